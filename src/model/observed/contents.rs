@@ -1,0 +1,261 @@
+//! The contents of answering servers: the database, and the objects in Grafana.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::model::alerts::AlertRule;
+use crate::model::retention::Retention;
+use crate::model::stack::{DashboardId, MadeFor};
+
+/// The content of InfluxDB.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InfluxdbState {
+    /// The stack's database exists.
+    pub has_database: bool,
+    /// The retention period of its default policy, if known.
+    pub retention: Option<Retention>,
+}
+
+/// The content of Grafana.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrafanaState {
+    /// The organisation for all objects.
+    pub organisation: OrganisationState,
+    pub folder: FolderState,
+    pub data_source: DataSourceState,
+    /// The bundled dashboard.
+    pub dashboard: DashboardState,
+    /// The user's dashboards, in the stack's order; empty if they could not be read.
+    pub user_dashboards: Vec<DashboardState>,
+    /// The instance's alert rules.
+    pub alerts: AlertRulesState,
+    /// The result of a query through the data source.
+    pub query: Query,
+    /// What Grafana offers to users' dashboards; read only if the stack has any.
+    pub catalogue: Option<Catalogue>,
+}
+
+/// The data sources and panel types that dashboards can use.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Catalogue {
+    /// Its data sources.
+    pub sources: Vec<CatalogueSource>,
+    /// The panel types that a browser can show; `None` if Grafana does not report them.
+    pub panel_types: Option<BTreeSet<String>>,
+}
+
+impl Catalogue {
+    /// Whether a data source with that uid or name exists.
+    #[must_use]
+    pub(crate) fn has_source(&self, reference: &str) -> bool {
+        self.sources.iter().any(|source| source.uid == reference || source.name == reference)
+    }
+
+    /// Whether the panel type is known to be missing.
+    #[must_use]
+    pub(crate) fn lacks_panel_type(&self, kind: &str) -> bool {
+        self.panel_types.as_ref().is_some_and(|types| !types.contains(kind))
+    }
+}
+
+/// A data source, as dashboards refer to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogueSource {
+    pub uid: String,
+    pub name: String,
+}
+
+impl GrafanaState {
+    /// One of the stack's dashboards.
+    #[must_use]
+    pub(crate) fn dashboard(&self, id: DashboardId) -> &DashboardState {
+        match id {
+            DashboardId::Bundled => &self.dashboard,
+            DashboardId::User(index) => self.user_dashboards.get(index).unwrap_or(&DashboardState::Missing),
+        }
+    }
+}
+
+/// A resource that an answering server failed to return.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The attempt, in the imperative.
+    pub doing: String,
+    /// The HTTP status; 0 if the content of the answer was the problem.
+    pub status: u16,
+    /// The server's message.
+    pub why: String,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {}: {}", self.doing, self.why)
+    }
+}
+
+/// Grafana's organisation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OrganisationState {
+    /// It exists, and the account belongs to it.
+    Present,
+    /// No organisation has that name.
+    Missing,
+    /// It could not be read.
+    Unreadable(Unreadable),
+    /// Several organisations match; those that the account belongs to.
+    Ambiguous(Vec<String>),
+}
+
+/// Grafana's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FolderState {
+    /// None is specified.
+    NotConfigured,
+    /// It exists.
+    Present,
+    /// No folder has that title.
+    Missing,
+    /// It could not be read.
+    Unreadable(Unreadable),
+    /// A dashboard has that title, which prevents a folder of the same title in this version.
+    TitleTaken,
+}
+
+/// The data source with the specified uid or name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataSourceState {
+    /// It does not exist.
+    Missing,
+    /// It could not be read.
+    Unreadable(Unreadable),
+    /// A data source that clipper-metrics did not create; its description.
+    Foreign(String),
+    /// A data source with the mark of clipper-metrics.
+    Ours {
+        /// The stored fields that clipper-metrics sets, as one text each.
+        fields: BTreeMap<String, String>,
+        /// The target it was created for, from its mark, otherwise from its stored fields.
+        made_for: MadeFor,
+        /// Whether it is provisioned from a file and cannot be saved.
+        provisioned: bool,
+    },
+}
+
+/// The dashboard with the specified uid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DashboardState {
+    /// It does not exist, and nothing prevents its creation.
+    Missing,
+    /// It could not be read.
+    Unreadable(Unreadable),
+    /// It does not exist, and another object takes its place.
+    Clash {
+        /// A description of that object.
+        what: String,
+        /// Whether that object has the dashboard's uid, so that choosing a folder does not help.
+        has_uid: bool,
+    },
+    /// It exists.
+    Present(ActualDashboard),
+}
+
+/// An existing dashboard.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ActualDashboard {
+    pub stored: StoredVersion,
+    /// Whether its content differs from the saved version, or it lacks the mark.
+    pub edited: bool,
+    /// Whether it is provisioned from a file and cannot be saved.
+    pub provisioned: bool,
+    /// Fingerprint of the bundled file it was created from.
+    pub content_hash: Option<String>,
+    /// The latency objective that it shows, in microseconds.
+    pub objective: Option<u64>,
+    /// The models listed in it.
+    pub models: Vec<String>,
+    /// The target it was created for; unknown if an older version of this program created it or a
+    /// user saved it.
+    pub made_for: Option<MadeFor>,
+}
+
+/// The version of a dashboard that was read, and its folder. A save names them, so that Grafana rejects it if another
+/// save came first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct StoredVersion {
+    pub id: Option<u64>,
+    pub version: Option<u64>,
+    pub folder_uid: Option<String>,
+    pub folder_id: Option<u64>,
+}
+
+/// The instance's alert rules in Grafana.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AlertRulesState {
+    /// No setting mentions them, so they were not read.
+    NotRead,
+    /// This server has no alerting, or the account may not read it; the reason.
+    Unavailable(String),
+    /// They could not be read.
+    Unreadable(Unreadable),
+    /// They were read.
+    Seen(ActualAlerts),
+}
+
+/// Both rules as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActualAlerts {
+    pub latency: ActualRule,
+    pub silence: ActualRule,
+}
+
+impl ActualAlerts {
+    /// One of the two rules.
+    #[must_use]
+    pub(crate) const fn rule(&self, rule: AlertRule) -> &ActualRule {
+        match rule {
+            AlertRule::Latency => &self.latency,
+            AlertRule::Silence => &self.silence,
+        }
+    }
+}
+
+/// One alert rule.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ActualRule {
+    /// It does not exist, and nothing prevents its creation.
+    Missing,
+    /// It does not exist, and another object has its title or its folder's; that object.
+    Clash(String),
+    /// It exists.
+    Present {
+        /// Whether it differs from the saved version.
+        edited: bool,
+        /// Whether it is provisioned from a file and cannot be saved.
+        provisioned: bool,
+        /// The configuration it was created from; empty if its creation was interrupted.
+        fields: BTreeMap<String, String>,
+        /// The target it was created for; unknown if an older version of this program created it.
+        made_for: Option<MadeFor>,
+    },
+}
+
+/// The reason why Grafana cannot query InfluxDB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QueryFault {
+    /// Waiting cannot help: the name of InfluxDB's host is unknown, or its login is rejected.
+    Permanent,
+    /// InfluxDB's host refuses the connection.
+    Refused,
+    Other,
+}
+
+/// The result of a query through Grafana's data source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Query {
+    /// Not sent: the data source is missing, or InfluxDB does not run.
+    Unasked,
+    /// It returned the database's data.
+    Ok,
+    /// It failed; the reason.
+    Failing(String),
+}
