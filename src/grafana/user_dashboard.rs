@@ -88,19 +88,7 @@ pub(crate) fn parse(path: &str, instance: &str, file: &str) -> Result<DesiredUse
         return Err(unusable("is not a dashboard: it needs a title and panels", export));
     }
     let uid = [text("uid").to_string(), name.unwrap_or_default()].into_iter().find(|uid| !uid.is_empty());
-    // A dashboard exported without a uid gets the same one in every run.
-    let uid = uid.unwrap_or_else(|| {
-        let named = fingerprint(title.as_bytes());
-        let room = UID_LENGTH - named.len() - 1;
-        format!("{}-{named}", instance.get(..room).unwrap_or(instance))
-    });
-    let letters = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if uid.len() > UID_LENGTH || !uid.chars().all(letters) {
-        return Err(unusable(
-            format!("has the uid {uid:?}, which Grafana does not accept"),
-            format!("use up to {UID_LENGTH} letters, digits, dashes and underscores, or remove it from the file"),
-        ));
-    }
+    let uid = valid_uid(uid.unwrap_or_else(|| derived_uid(instance, &title)))?;
     let mut notes = Vec::new();
     let library = library(json["__elements"].take());
     include_library_panels(&mut json, &library, &mut notes);
@@ -123,6 +111,24 @@ pub(crate) fn parse(path: &str, instance: &str, file: &str) -> Result<DesiredUse
         needs,
         notes,
     })
+}
+
+/// The uid for a dashboard without one, which is the same in every run.
+fn derived_uid(instance: &str, title: &str) -> String {
+    let named = fingerprint(title.as_bytes());
+    let room = UID_LENGTH - named.len() - 1;
+    format!("{}-{named}", instance.get(..room).unwrap_or(instance))
+}
+
+fn valid_uid(uid: String) -> Result<String, Unusable> {
+    let letters = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if uid.len() <= UID_LENGTH && uid.chars().all(letters) {
+        return Ok(uid);
+    }
+    Err(unusable(
+        format!("has the uid {uid:?}, which Grafana does not accept"),
+        format!("use up to {UID_LENGTH} letters, digits, dashes and underscores, or remove it from the file"),
+    ))
 }
 
 /// The models of library panels by uid: a list in Grafana 8, a map later.

@@ -1,6 +1,7 @@
 //! Resolves the variables of a dashboard, with the queries that a browser sends for them.
 
 use super::dashboard_model::{DataSourceRef, Variable};
+use super::data_source::DataSource;
 use super::layout::is_built_in;
 use super::panel_queries::{PanelContext, find, reference};
 use super::panels::Answered;
@@ -61,11 +62,23 @@ impl Grafana {
             variables.set(name, Chosen::Unknown);
             return Ok(None);
         }
+        self.list_options(context, found, variable, variables).await.map(Some)
+    }
+
+    /// Resolves a variable by its query in InfluxQL.
+    async fn list_options(
+        &self,
+        context: &PanelContext<'_>,
+        source: &DataSource,
+        variable: &Variable,
+        variables: &mut Variables,
+    ) -> Result<Answered<VariableContent>> {
+        let (name, arity, query) = (&variable.name, Arity::of(variable), &variable.query.0);
         if let Some(unknown) = variables.unknown_in(query) {
             variables.set_of(arity, name, choose(variable, &[]));
-            return Ok(Some(Answered::well(VariableContent::Unchecked(format!("its query names ${unknown}")))));
+            return Ok(Answered::well(VariableContent::Unchecked(format!("its query names ${unknown}"))));
         }
-        let answer = self.list_values(found, &variables.fill_query(context.dialect, query), context.range).await?;
+        let answer = self.list_values(source, &variables.fill_query(context.dialect, query), context.range).await?;
         let mut failure = None;
         let (content, values) = match answer {
             Ok(found) => match matching(&variables.fill_regex(&variable.regex), found) {
@@ -73,12 +86,12 @@ impl Grafana {
                 Err(why) => (VariableContent::Unchecked(why), Vec::new()),
             },
             Err(why) => {
-                failure = Some((found.uid.clone(), why.clone()));
+                failure = Some((source.uid.clone(), why.clone()));
                 (VariableContent::Failed(why.into_words()), Vec::new())
             }
         };
         variables.set_of(arity, name, choose(variable, &values));
-        Ok(Some(Answered { content, failure }))
+        Ok(Answered { content, failure })
     }
 }
 
