@@ -763,7 +763,12 @@ fn a_start_that_did_not_happen_is_withdrawn_with_its_container() {
     let mut seen = whole_world().observe(&desired, Case::default());
     unstarted(&mut seen);
     assert!(steps(&plan::down(&desired, &seen, false)).starts_with(&both));
-    assert_eq!(steps(&plan::withdraw(&seen).unwrap()), both);
+    let create = plan_with(&desired, |seen| seen.grafana.container = ContainerState::Absent);
+    let created = steps(&create).into_iter().take_while(|step| *step != Step::StartContainer(Role::Grafana));
+    let created: Vec<Step> = created.collect();
+    assert_eq!(steps(&plan::withdraw(&seen, created.iter()).unwrap()), both);
+    let started = [created, vec![Step::StartContainer(Role::Grafana)]].concat();
+    assert!(plan::withdraw(&seen, started.iter()).is_none() && plan::withdraw(&seen, [].iter()).is_none());
     let mut external = desired.clone();
     external.services.grafana = Service::External { url: ServerUrl::http("g", 3000) };
     let replaced = plan_with(&external, unstarted);

@@ -1,6 +1,5 @@
 //! The command up: observe, plan, apply, and observe again until the stack is in sync.
 
-use std::fmt;
 use std::time::Instant;
 
 use super::apply::RunFailure;
@@ -13,8 +12,7 @@ use crate::error::{Error, Result};
 use crate::model::event::{Event, ExecutedStep, Listener};
 use crate::model::hints;
 use crate::model::observed::{Observed, RunState};
-use crate::model::plan::{self, Phase, Plan, Step, UpOptions};
-use crate::model::retention::Retention;
+use crate::model::plan::{self, Phase, Plan, Question, Step, UpOptions};
 use crate::model::role::Role;
 use crate::model::stack::Stack;
 use crate::model::upgrade::UpgradeState;
@@ -106,7 +104,7 @@ async fn converge(
             retries.after(not_read(stack, unreadable)).await?;
             continue;
         }
-        request_confirmations(questions(stack, &seen, &plan), &mut confirmed, confirm).await?;
+        request_confirmations(plan::questions(stack, &seen, &plan), &mut confirmed, confirm).await?;
         for role in starting(&plan, &seen) {
             if !executed.iter().any(|done| done.step == Step::StartContainer(role)) {
                 session.warn_about_ipv6(role).await;
@@ -136,7 +134,7 @@ async fn converge(
 
 /// Removes a container of Grafana that this run created only to read its volume, before it ends with a blocker.
 async fn withdraw(session: &Session, connections: &mut Connections, seen: &Observed, executed: &mut Vec<ExecutedStep>) {
-    if let Some(plan) = plan::withdraw(seen).filter(|_| has_only_created(executed))
+    if let Some(plan) = plan::withdraw(seen, executed.iter().map(|done| &done.step))
         && let Err(error) = session.apply(&plan, connections, executed).await
     {
         session.listener().on(Event::Warning(&format!("Grafana's container, which was not started, remains: {error}")));
@@ -167,13 +165,6 @@ async fn request_confirmations(
     Ok(())
 }
 
-/// Whether this run has created Grafana's container and not started it.
-fn has_only_created(executed: &[ExecutedStep]) -> bool {
-    let creates = |step: &Step| matches!(step, Step::CreateContainer(new) if new.role == Role::Grafana);
-    let starts = |step: &Step| *step == Step::StartContainer(Role::Grafana);
-    executed.iter().rev().map(|done| &done.step).find(|step| creates(step) || starts(step)).is_some_and(creates)
-}
-
 /// The roles whose containers do not run and are started by a plan.
 fn starting(plan: &Plan, seen: &Observed) -> Vec<Role> {
     let runs = |role: Role| {
@@ -185,58 +176,6 @@ fn starting(plan: &Plan, seen: &Observed) -> Vec<Role> {
     };
     let starts = |role: Role| plan.executable().any(|step| *step == Step::StartContainer(role));
     Role::ALL.into_iter().filter(move |role| starts(*role) && !runs(*role)).collect()
-}
-
-/// A confirmation that `up` requests before it deletes data.
-#[derive(Debug, PartialEq, Eq)]
-enum Question {
-    /// A shorter retention period deletes data.
-    Retention { database: String, from: Option<Retention>, to: Retention },
-    /// Grafana's database from before this upgrade replaces the current one.
-    Restore { tried: String },
-}
-
-impl Question {
-    /// Whether confirming this question confirms the other, too.
-    fn covers(&self, other: &Self) -> bool {
-        let is_open = |question: &Self| matches!(question, Self::Retention { from: None, .. });
-        self == other || (is_open(self) && matches!(other, Self::Retention { .. }))
-    }
-}
-
-impl fmt::Display for Question {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Retention { database, from: Some(from), to } => {
-                write!(f, "changing the retention period of database {database} ({from}) to {to} deletes older data")
-            }
-            Self::Retention { database, from: None, to } => {
-                write!(
-                    f,
-                    "changing the retention period of database {database} (unknown) to {to} may delete older data"
-                )
-            }
-            Self::Restore { tried } => write!(
-                f,
-                "restoring the database that precedes the upgrade to {tried} loses all data stored in Grafana \
-                 since then"
-            ),
-        }
-    }
-}
-
-/// The confirmations needed before a plan is executed. A database that was copied just now is
-/// restored without one.
-fn questions(stack: &Stack, seen: &Observed, plan: &Plan) -> Vec<Question> {
-    let retention = plan::shortened_retention(plan).map(|from| Question::Retention {
-        database: stack.database.clone(),
-        from,
-        to: stack.retention.unwrap_or(Retention::Forever),
-    });
-    let upgrade = seen.settings.upgrade.as_ref().filter(|_| plan.restores());
-    let upgrade = upgrade.filter(|upgrade| !upgrade.is_recent(seen.time, stack.timeout));
-    let restore = upgrade.map(|upgrade| Question::Restore { tried: upgrade.to.name.to_string() });
-    retention.into_iter().chain(restore).collect()
 }
 
 /// Grafana's command resets the password of its first administrator, whatever account signs in.
@@ -275,7 +214,7 @@ pub(crate) async fn plan_up(session: &Session, options: UpOptions) -> Result<Pre
     let seen = session.observe(&mut connections, Depth::Servers).await?;
     let plan = plan::up(stack, &seen, options);
     // No confirmation is requested while there is a blocker.
-    let questions = if plan.blocker().is_none() { questions(stack, &seen, &plan) } else { Vec::new() };
+    let questions = if plan.blocker().is_none() { plan::questions(stack, &seen, &plan) } else { Vec::new() };
     let status = summarize(session, &mut connections, &seen, &plan, false).await?;
     Ok(Preview { plan, questions: questions.iter().map(Question::to_string).collect(), status })
 }

@@ -6,7 +6,6 @@ use super::settings::{settings, unknown_settings};
 use super::{Finding, Item, Phase, Plan, Resource, Step, UpOptions, grafana, unfinished};
 use crate::model::container_config::Difference;
 use crate::model::observed::{InfluxdbState, Observed, ObservedServer, PortHolder, RunState, VolumeState};
-use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::Stack;
 use crate::model::upgrade::{Upgrade, UpgradeState};
@@ -63,8 +62,12 @@ fn finish_upgrade(upgrade: &Upgrade) -> Option<Item> {
 }
 
 /// Removes the container that a run created only to read Grafana's volume, before the run ends with a blocker.
+/// `executed` are the steps of that run.
 #[must_use]
-pub fn withdraw(seen: &Observed) -> Option<Plan> {
+pub fn withdraw<'a>(seen: &Observed, executed: impl DoubleEndedIterator<Item = &'a Step>) -> Option<Plan> {
+    let creates = |step: &Step| matches!(step, Step::CreateContainer(new) if new.role == Role::Grafana);
+    let starts = |step: &Step| *step == Step::StartContainer(Role::Grafana);
+    executed.rev().find(|step| creates(step) || starts(step)).filter(|last| creates(last))?;
     let actual = seen.grafana.container.ours().filter(|actual| actual.run == RunState::Created)?;
     let steps = server::removal(Role::Grafana, actual, seen.grafana.content.as_ref());
     let finding = Finding::Requested("not needed any more");
@@ -138,37 +141,4 @@ fn retention(stack: &Stack, stored: Option<&InfluxdbState>) -> Option<Item> {
     };
     let step = Step::SetRetention { database: stack.database.clone(), from: actual, to: desired };
     Some(Item::new(Resource::Retention, Finding::Differs(vec![difference]), vec![step]))
-}
-
-/// The current retention period, if the plan shortens it; the inner `None` means unknown.
-#[must_use]
-pub fn shortened_retention(plan: &Plan) -> Option<Option<Retention>> {
-    plan.steps().find_map(|(step, _)| match step {
-        Step::SetRetention { from, to, .. } if from.is_none_or(|from| to.is_shorter_than(from)) => Some(*from),
-        _ => None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn a_retention_is_shortened_unless_the_actual_period_is_known_to_be_no_longer() {
-        let days = |days: u64| Retention::For(Duration::from_secs(days * 86_400));
-        let shortened = |to, from| {
-            let step = Step::SetRetention { database: "d".into(), from, to };
-            let item = Item::new(Resource::Retention, Finding::Differs(vec![]), vec![step]);
-            shortened_retention(&Plan::new(vec![item]))
-        };
-        assert_eq!(shortened(days(2), Some(days(90))), Some(Some(days(90))));
-        assert_eq!(shortened(days(2), Some(Retention::Forever)), Some(Some(Retention::Forever)));
-        assert_eq!(shortened(days(2), None), Some(None), "an unknown period may be longer");
-        for (to, from) in [(days(90), days(2)), (days(2), days(2)), (Retention::Forever, days(2))] {
-            assert_eq!(shortened(to, Some(from)), None, "{to:?} {from:?}");
-        }
-        assert_eq!(shortened_retention(&Plan::new(vec![])), None);
-    }
 }
