@@ -5,13 +5,15 @@
 //! The model defines success itself, without the planner.
 
 use std::cell::LazyCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{LazyLock, Mutex};
 
 use clipper_metrics::model::container_config::PasswordSource;
 use clipper_metrics::model::observed::{RunState, ServerResponse};
-use clipper_metrics::model::plan::{self, FailureCause, Phase, Plan, Resource, Rollback, Step, UpOptions};
+use clipper_metrics::model::plan::{
+    self, BlockReason, Blocker, FailureCause, Phase, Plan, Resource, Rollback, Step, UpOptions,
+};
 use clipper_metrics::model::retention::Retention;
 use clipper_metrics::model::role::Role;
 use clipper_metrics::model::stack::{RestoreRecord, Stack};
@@ -24,49 +26,18 @@ use crate::world::*;
 fn assert_kept(before: &World, now: &World, phase: Phase) {
     let is_same = |before: &Srv, now: &Srv| {
         before.container.is_none_or(|had| {
-            now.container
-                .is_some_and(|actual| actual.id == had.id && (had.run == actual.run || actual.run == RunState::Running))
+            let is_it = |actual: Cont| actual == Cont { run: actual.run, ..had };
+            now.container.is_some_and(|actual| is_it(actual) && [had.run, RunState::Running].contains(&actual.run))
         })
     };
     assert!(is_same(&before.influxdb, &now.influxdb), "InfluxDB is gone: {before:?}\n{now:?}");
     assert!(phase == Phase::Trial || is_same(&before.grafana, &now.grafana), "Grafana is gone: {before:?}\n{now:?}");
 }
 
-/// The worlds from which runs are known to converge, and the rounds that it takes from each. Many worlds
-/// lead to the same one, which all tests need to visit only once.
-static CONVERGING: LazyLock<Mutex<HashMap<u128, usize>>> = LazyLock::new(Mutex::default);
+/// The situations that were checked, and the rounds that a run takes from each. Many worlds lead to the same one, which
+/// all tests need to visit only once.
+static KNOWN: LazyLock<Mutex<HashMap<u128, usize>>> = LazyLock::new(Mutex::default);
 
-/// The worlds from which every run after a crash is known to converge.
-static RECOVERING: LazyLock<Mutex<HashSet<u128>>> = LazyLock::new(Mutex::default);
-
-/// The rounds within which a run must converge.
-const ROUNDS: usize = 9;
-
-impl World {
-    /// The same world with other ids. Steps compare ids only with each other, and each new one differs
-    /// from all previous ones.
-    fn renumbered(&self) -> World {
-        let network = |id| (1..).zip(&self.networks).find(|(_, one)| **one == id).map_or(0, |(number, _)| number);
-        let server = |srv: Srv| {
-            let container = srv.container.map(|actual| Cont { network: network(actual.network), id: 1, ..actual });
-            Srv { container, ..srv }
-        };
-        let copied = self.copy.map(|copy| copy.id);
-        let upgraded = |id| if Some(id) == copied { 1 } else { 2 };
-        World {
-            networks: (1..).take(self.networks.len()).collect(),
-            next_id: 0,
-            influxdb: server(self.influxdb),
-            grafana: server(self.grafana),
-            intended_for: self.grafana.container.is_some_and(|actual| actual.id == self.intended_for).into(),
-            upgrade: self.upgrade.map(|(state, id)| (state, upgraded(id))),
-            copy: self.copy.map(|copy| Copied { id: 1, ..copy }),
-            ..self.clone()
-        }
-    }
-}
-
-/// Identifies everything that a run depends on.
 fn digest(key: &impl Hash) -> u128 {
     let half = |seed: u8| {
         let mut hasher = DefaultHasher::new();
@@ -76,108 +47,116 @@ fn digest(key: &impl Hash) -> u128 {
     half(0) << 64 | half(1)
 }
 
+/// Whether the situation was not checked before.
+fn is_new(key: &impl Hash) -> bool {
+    KNOWN.lock().unwrap().insert(digest(key), 0).is_none()
+}
+
+/// The rounds within which a run must converge.
+const ROUNDS: usize = 9;
+
 /// Runs until nothing remains. If the supplied password is rejected, the next run supplies none, as
 /// a user would.
 fn finish(world: World, case: Case) {
-    let mut visited = Vec::new();
-    let rounds = run_rounds(world, case, &mut visited);
-    let mut converging = CONVERGING.lock().unwrap();
-    converging.extend(visited.into_iter().enumerate().map(|(round, key)| (key, rounds - round)));
-}
-
-/// Returns the number of rounds, and passes on the world before each new one.
-fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
+    let mut world = World { asked: false, ..world };
     let desired = LazyCell::new(|| stack(case));
     let mut options = UpOptions { reset_password: case.reset, ..UpOptions::default() };
     // A file written by an earlier run for a Grafana that never ran contains an unknown password.
-    let was_fresh = world.db.is_none() && case.given.is_none();
-    world.asked = false;
-    for round in 1..=ROUNDS {
-        // The reset is the only option of these runs, and the only reader of `was_fresh`.
-        let key = digest(&(world.renumbered(), case, options.reset_password, was_fresh && case.reset));
-        let known = CONVERGING.lock().unwrap().get(&key).copied();
-        if let Some(more) = known.filter(|more| round + more <= ROUNDS + 1) {
-            return round - 1 + more;
+    let was_fresh = case.reset && world.data.db.is_none() && case.given.is_none();
+    let mut visited = Vec::new();
+    let more = loop {
+        let key = digest(&("run", &world, case, options.reset_password, was_fresh));
+        let known = KNOWN.lock().unwrap().get(&key).copied();
+        if let Some(more) = known.filter(|more| visited.len() + more <= ROUNDS) {
+            break more;
         }
         visited.push(key);
-        let seen = world.observe(&desired, case);
-        let plan = plan::up(&desired, &seen, options);
-        world.asked |= plan::shortened_retention(&plan).is_some();
-        if let Some((_, blocker)) = plan.blocker() {
-            let migrated =
-                blocker.kind == plan::BlockReason::Image && world.ran > case.version() && world.upgrade.is_none();
-            let refused = case.given.is_some() && blocker.kind == plan::BlockReason::Refused;
-            // A password that is being replaced may be unknown.
-            let is_unknown = case.after_reset && blocker.kind == plan::BlockReason::Refused && world.pending.is_some();
-            // Only a user can change the password of another account, and of admin beside it.
-            let is_unsafe = case.account != Account::Admin && case.open && world.is_open_to_all();
-            let is_unsafe = is_unsafe && blocker.kind == plan::BlockReason::Settings;
-            assert!(migrated || refused || is_unknown || is_unsafe, "blocked: {blocker:?}\nin {world:?}");
-            return round;
+        assert!(visited.len() <= ROUNDS, "does not converge: {world:?}");
+        if ends_in_round(&mut world, &desired, case, &mut options, was_fresh) {
+            break 0;
         }
-        if plan.in_sync() {
-            assert!(world.is_done(case), "called done, but is not: {world:?}");
-            let is_reset = world.db == Some(case.given.unwrap_or(NEW)) || world.db == Some(OLD) && was_fresh;
-            assert!(!case.reset || is_reset, "a reset was ignored: {world:?}");
-            return round;
+    };
+    let rounds = visited.len();
+    KNOWN.lock().unwrap().extend(visited.into_iter().enumerate().map(|(round, key)| (key, rounds - round + more)));
+}
+
+/// Observes, plans and executes once. Returns whether the run has ended.
+fn ends_in_round(world: &mut World, desired: &Stack, case: Case, options: &mut UpOptions, was_fresh: bool) -> bool {
+    let seen = world.observe(desired, case);
+    let plan = plan::up(desired, &seen, *options);
+    world.asked |= !plan::questions(desired, &seen, &plan).is_empty();
+    if let Some((_, blocker)) = plan.blocker() {
+        assert!(may_block(world, case, blocker), "blocked: {blocker:?}\nin {world:?}");
+        return true;
+    }
+    if plan.in_sync() {
+        assert!(world.is_done(case), "called done, but is not: {world:?}");
+        let db = world.data.db;
+        let is_reset = db == Some(case.given.unwrap_or(NEW)) || db == Some(OLD) && was_fresh;
+        assert!(!case.reset || is_reset, "a reset was ignored: {world:?}");
+        return true;
+    }
+    let first = world.clone();
+    for (phase, step) in orders(&plan)[0].clone() {
+        if matches!(phase, Phase::Network | Phase::Preparation | Phase::Trial) {
+            assert_kept(&first, world, phase);
         }
-        let mut failed = None;
-        let first = world.clone();
-        for (phase, step) in orders(&plan)[0].clone() {
-            let before = world.clone();
-            if matches!(phase, Phase::Network | Phase::Preparation | Phase::Trial) {
-                assert_kept(&first, &world, phase);
+        if world.execute(case, plan.login, &step) {
+            continue;
+        }
+        let answered = matches!(seen.grafana.response, ServerResponse::Answering(_));
+        match step {
+            Step::CheckAddress(..) => {
+                assert_kept(&first, world, phase);
+                assert_eq!((first.data, first.settings), (world.data, world.settings), "an unavailable address");
+                return true;
             }
-            if !world.execute(case, plan.login, &step) {
-                if matches!(step, Step::CheckAddress(..)) {
-                    assert_kept(&first, &world, phase);
-                    let kept = |world: &World| (world.db, world.file, world.settings);
-                    assert_eq!(kept(&first), kept(&world), "something was changed for an address that is not there");
-                    return round;
-                }
-                if matches!(step, Step::TryLogin(_)) && !case.reset {
-                    let answered =
-                        matches!(first.observe(&desired, case).grafana.response, ServerResponse::Answering(_));
-                    assert_kept(&first, &world, if answered { Phase::Preparation } else { phase });
-                    assert_eq!(
-                        (before.file, before.settings),
-                        (world.file, world.settings),
-                        "nothing was changed for it"
-                    );
-                    return round;
-                }
-                failed = Some(step);
-                break;
+            Step::TryLogin(_) if !case.reset => {
+                assert_kept(&first, world, if answered { Phase::Preparation } else { phase });
+                assert_eq!((first.data.file, first.settings), (world.data.file, world.settings), "a rejected login");
+                return true;
             }
-        }
-        let ended = failed.is_some();
-        if let Some(step @ Step::AwaitAnswer(_)) = failed {
-            let back = Case { upgrade: false, given: None, reset: false, ..case };
-            let seen = world.observe(&desired, case);
-            match plan::roll_back(&desired, &seen, Some(&step), FailureCause::NotReady) {
-                // Nothing ran before, so there is nothing to roll back to.
-                None => assert!(world.ran != LABEL && world.upgrade.is_none(), "the database is gone: {world:?}"),
-                Some(Rollback { plan, .. }) => {
-                    assert!(plan.executable().all(|step| world.execute(case, None, step)));
-                    finish(world, back);
-                }
-            }
-            return round;
-        }
-        if !ended {
-            options = options.after(&plan);
-        } else if ended && case.given.is_some() || world.ran > case.version() {
-            return round;
+            _ => return ends_after_failure(world, desired, case, &step),
         }
     }
-    panic!("does not converge: {world:?}");
+    *options = options.after(&plan);
+    false
+}
+
+/// Whether a blocker is the right end of a run.
+fn may_block(world: &World, case: Case, blocker: &Blocker) -> bool {
+    match blocker.kind {
+        BlockReason::Image => world.data.ran > case.version() && world.upgrade.is_none(),
+        // A password that is being replaced may be unknown.
+        BlockReason::Refused => case.given.is_some() || (case.after_reset && world.data.pending.is_some()),
+        // Only a user can change the password of another account, and of admin beside it.
+        BlockReason::Settings => case.account != Account::Admin && case.open && world.is_open_to_all(),
+        _ => false,
+    }
+}
+
+/// What follows a failed step: the previous image returns if the new one failed, and a run with a supplied password or
+/// on a database that a newer version migrated ends. Any other run continues.
+fn ends_after_failure(world: &mut World, desired: &Stack, case: Case, step: &Step) -> bool {
+    if !matches!(step, Step::AwaitAnswer(_)) {
+        return case.given.is_some() || world.data.ran > case.version();
+    }
+    let seen = world.observe(desired, case);
+    match plan::roll_back(desired, &seen, Some(step), FailureCause::NotReady) {
+        // Nothing ran before, so there is nothing to roll back to.
+        None => assert!(world.data.ran != LABEL && world.upgrade.is_none(), "the database is gone: {world:?}"),
+        Some(Rollback { plan, .. }) => {
+            assert!(plan.executable().all(|step| world.execute(case, None, step)));
+            finish(world.clone(), Case { upgrade: false, given: None, reset: false, ..case });
+        }
+    }
+    true
 }
 
 /// Runs again after a crash: with the same options, without any, and with the previous image.
 fn recover(world: &World, case: Case) {
     let world = World { asked: false, ..world.clone() };
-    let key = digest(&(world.renumbered(), case));
-    if RECOVERING.lock().unwrap().contains(&key) {
+    if !is_new(&("recover", &world, case)) {
         return;
     }
     let account = if case.account == Account::New { Account::Other } else { case.account };
@@ -188,25 +167,15 @@ fn recover(world: &World, case: Case) {
     // before, and a moved tag does not move back.
     let shows_age = match case.naming {
         Naming::Version => true,
-        Naming::Digest => world.is_pending() || world.ran == LABEL,
+        Naming::Digest => world.is_pending() || world.data.ran == LABEL,
         Naming::Latest => false,
     };
     if case.upgrade && shows_age {
         finish(world, Case { upgrade: false, ..bare });
     }
-    RECOVERING.lock().unwrap().insert(key);
 }
 
-/// The worlds that were checked between two plans of a run.
-static CHECKED: LazyLock<Mutex<HashSet<u128>>> = LazyLock::new(Mutex::default);
-
-/// The same as [`check`], unless it was done for such a world.
-fn check_once(world: &World, desired: &Stack, case: Case) -> usize {
-    let is_new = CHECKED.lock().unwrap().insert(digest(&(world.renumbered(), case, world.asked)));
-    if is_new { check(world, desired, case) } else { 0 }
-}
-
-/// Runs to the end, and from every crash behind any step.
+/// Runs to the end, and from every crash behind any step. Returns the number of runs.
 fn check(world: &World, desired: &Stack, case: Case) -> usize {
     let options = UpOptions { reset_password: case.reset, ..UpOptions::default() };
     let seen = world.observe(desired, case);
@@ -214,37 +183,30 @@ fn check(world: &World, desired: &Stack, case: Case) -> usize {
     if plan.blocker().is_some() {
         return 0;
     }
-    let asked = world.asked || plan::shortened_retention(&plan).is_some();
+    let asked = world.asked || !plan::questions(desired, &seen, &plan).is_empty();
     if !case.reset {
         assert_eq!(plan.in_sync(), world.is_done(case), "{world:?}\n{plan:?}");
     }
+    let next = Case { reset: options.after(&plan).reset_password, after_reset: case.after_reset || case.reset, ..case };
     let mut runs = 0;
     for (index, order) in orders(&plan).into_iter().enumerate() {
         let mut crashed = World { asked, ..world.clone() };
         let mut proceeds = true;
         for interrupted in 0..=order.len() {
+            let is_end = interrupted == order.len();
             let run = || {
                 if let Some((_, step)) = order[..interrupted].last().filter(|_| proceeds) {
                     proceeds = crashed.execute(case, plan.login, step);
                 }
                 // The other order of lanes is tried as a whole: its intermediate states are worlds of their own.
-                let is_tried = index == 0 || interrupted == order.len();
+                let is_tried = index == 0 || is_end;
                 if is_tried {
                     recover(&crashed, case);
                 }
                 // The next plan is interrupted, too.
-                if interrupted == order.len() && proceeds && plan.until() != Phase::End {
-                    return 1 + check_once(
-                        &crashed,
-                        desired,
-                        Case {
-                            reset: options.after(&plan).reset_password,
-                            after_reset: case.after_reset || case.reset,
-                            ..case
-                        },
-                    );
-                }
-                is_tried.into()
+                let continues = is_end && proceeds && plan.until() != Phase::End;
+                let is_unchecked = continues && is_new(&("check", &crashed, next));
+                usize::from(is_tried) + if is_unchecked { check(&crashed, desired, next) } else { 0 }
             };
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
             assert!(outcome.is_ok(), "{case:?} from {world:?}\nwith {order:?}\ninterrupted after {interrupted}");
@@ -254,19 +216,22 @@ fn check(world: &World, desired: &Stack, case: Case) -> usize {
     runs
 }
 
-fn containers(passwords: &[PasswordSource], opens: &[bool], port: u16) -> Vec<Option<Cont>> {
-    let mut all = vec![None];
+/// Servers in every state: their containers with these passwords and addresses.
+fn servers(role: Role, passwords: &[PasswordSource], opens: &[bool]) -> Vec<Srv> {
+    // A container keeps its image and its volume in use.
+    let unused = [(false, false), (false, true), (true, false), (true, true)];
+    let mut all: Vec<Srv> = unused.map(|(image, volume)| Srv { image, volume, container: None }).into();
+    let mut add = |actual: Cont| all.push(Srv { image: true, volume: true, container: Some(actual) });
     for spec in [Spec::Right, Spec::Wrong, Spec::Unreadable] {
-        for network in [1, 9] {
+        for on_network in [true, false] {
             for run in RUNS {
-                for password in passwords {
-                    for open in opens {
-                        let (open, password) = (*open, *password);
-                        all.push(Some(Cont { spec, network, run, password, open, port, version: LABEL, id: 0 }));
+                for &password in passwords {
+                    let actual = Cont { spec, on_network, run, password, ..Cont::running(role) };
+                    for &open in opens {
+                        add(Cont { open, ..actual });
                     }
                     if opens.len() > 1 && spec == Spec::Right {
-                        let (open, password, port) = (false, *password, 0);
-                        all.push(Some(Cont { spec, network, run, password, open, port, version: LABEL, id: 0 }));
+                        add(Cont { port: 0, ..actual });
                     }
                 }
             }
@@ -276,28 +241,11 @@ fn containers(passwords: &[PasswordSource], opens: &[bool], port: u16) -> Vec<Op
 }
 
 fn influxdbs() -> Vec<Srv> {
-    servers(&[PasswordSource::Default], &[false], Role::Influxdb.port())
+    servers(Role::Influxdb, &[PasswordSource::Default], &[false])
 }
 
-fn grafanas() -> Vec<Srv> {
-    servers(&[PasswordSource::Default, PasswordSource::File], &[false, true], Role::Grafana.port())
-}
-
-fn servers(passwords: &[PasswordSource], opens: &[bool], port: u16) -> Vec<Srv> {
-    let mut all = Vec::new();
-    for container in containers(passwords, opens, port) {
-        for (image, volume) in [(false, false), (false, true), (true, false), (true, true)] {
-            // A container keeps its image and its volume in use.
-            if container.is_none() || (image && volume) {
-                all.push(Srv { image, volume, container });
-            }
-        }
-    }
-    all
-}
-
-fn networks() -> [Vec<u32>; 3] {
-    [vec![], vec![1], vec![1, 2]]
+fn grafanas(opens: &[bool]) -> Vec<Srv> {
+    servers(Role::Grafana, &[PasswordSource::Default, PasswordSource::File], opens)
 }
 
 fn some(all: &[Srv]) -> Vec<Srv> {
@@ -321,55 +269,53 @@ const DOORS: [Door; 9] = [
     (Some(OLD), Some(OLD), None),
 ];
 
+/// The state of other objects, in three variants for each door, with and without InfluxDB's database.
+fn objects(database: bool, door: usize, variant: usize) -> World {
+    let thing = |shift| [Thing::Missing, Thing::Wrong, Thing::Right][(variant + shift) % 3];
+    let (source, settings) = (thing(usize::from(database)), thing(door));
+    World {
+        database,
+        keeps: [Retention::Forever, DAYS_90, DAYS_2][(variant + door) % 3],
+        dashboard: thing(0),
+        own: thing(door),
+        source,
+        rules: thing(door + 1),
+        stale: database && source == Thing::Right,
+        settings,
+        remembers: settings == Thing::Right && door.is_multiple_of(2),
+        ..empty_world()
+    }
+}
+
 /// Passes on possible worlds: nothing is stored without a volume.
-fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[Door], mut each: impl FnMut(World)) {
-    let things = [Thing::Missing, Thing::Wrong, Thing::Right];
-    for networks in networks {
-        for influxdb in influxdbs {
-            for grafana in grafanas {
-                for database in [false, true] {
-                    for (door, (db, file, pending)) in doors.iter().copied().enumerate() {
-                        for (index, dashboard) in things.into_iter().enumerate() {
-                            // Without a database, nothing is stored: one such world is enough.
-                            if (db.is_none() || !grafana.volume) && index > 0 {
-                                continue;
-                            }
-                            let source = things[(index + usize::from(database)) % 3];
-                            let stored = grafana.volume && db.is_some();
-                            let world = World {
-                                networks: networks.clone(),
-                                network_is_used: false,
-                                next_id: 20,
-                                influxdb: *influxdb,
-                                grafana: *grafana,
-                                database: database && influxdb.volume,
-                                keeps: [Retention::Forever, DAYS_90, DAYS_2][(index + door) % 3],
-                                asked: false,
-                                db: if grafana.volume { db } else { None },
-                                accepts_admin: false,
-                                file: if grafana.volume { file } else { None },
-                                pending: if grafana.volume { pending } else { None },
-                                ran: if grafana.volume && db.is_some() { LABEL } else { 0 },
-                                recorded: None,
-                                intended: None,
-                                intended_for: 0,
-                                upgrade: None,
-                                upgraded: (LABEL, LABEL + 1),
-                                copy: None,
-                                dashboard: if stored { dashboard } else { Thing::Missing },
-                                own: if stored { things[(index + door) % 3] } else { Thing::Missing },
-                                source: if stored { source } else { Thing::Missing },
-                                rules: if stored { things[(index + door + 1) % 3] } else { Thing::Missing },
-                                home: false,
-                                stale: database && source == Thing::Right,
-                                settings: things[(index + door) % 3],
-                                remembers: things[(index + door) % 3] == Thing::Right && door % 2 == 0,
-                                restore: None,
-                                slow: false,
-                            };
-                            if can_be(&world) {
-                                each(world);
-                            }
+fn worlds(networks: &[usize], influxdbs: &[Srv], grafanas: &[Srv], doors: &[Door], mut each: impl FnMut(World)) {
+    for (index, (db, file, pending)) in doors.iter().copied().enumerate() {
+        for (database, variant) in [false, true].into_iter().flat_map(|database| [0, 1, 2].map(|one| (database, one))) {
+            let objects = objects(database, index, variant);
+            for &grafana in grafanas {
+                let stored = grafana.volume && db.is_some();
+                // Without a database, nothing is stored: one such world is enough.
+                if !stored && variant > 0 {
+                    continue;
+                }
+                let data = Data { db, file, pending, ran: if stored { LABEL } else { 0 }, ..Data::default() };
+                let World { dashboard, own, source, rules, .. } = if stored { objects.clone() } else { empty_world() };
+                for &influxdb in influxdbs {
+                    for &networks in networks {
+                        let world = World {
+                            networks,
+                            influxdb,
+                            grafana,
+                            database: database && influxdb.volume,
+                            data: if grafana.volume { data } else { Data::default() },
+                            dashboard,
+                            own,
+                            source,
+                            rules,
+                            ..objects.clone()
+                        };
+                        if can_be(&world) {
+                            each(world);
                         }
                     }
                 }
@@ -380,53 +326,47 @@ fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[D
 
 /// Excludes states that neither our runs nor users can cause without losing a password.
 fn can_be(world: &World) -> bool {
+    let is_attached = |srv: &Srv| srv.container.is_some_and(|actual| actual.on_network);
+    if world.networks == 0 && (is_attached(&world.influxdb) || is_attached(&world.grafana)) {
+        return false;
+    }
     let Some(actual) = world.grafana.container else { return true };
     let labelled = actual.password == PasswordSource::File;
     // Only a container that was never started has an empty database, and it is created with the
     // file only if the file exists or the database is empty.
-    let started = actual.run != RunState::Created;
-    let ran = !started || world.db.is_some();
-    let with_file = !labelled || world.file.is_some() || (!started && world.db.is_none());
+    let (started, data) = (actual.run != RunState::Created, world.data);
+    let ran = !started || data.db.is_some();
+    let with_file = !labelled || data.file.is_some() || (!started && data.db.is_none());
     // No run has published admin/admin.
-    let safe = !actual.open || (labelled && world.db != Some(DEFAULT));
+    let safe = !actual.open || (labelled && data.db != Some(DEFAULT));
     ran && with_file && safe
 }
 
-fn everywhere(case: Case) -> (usize, usize) {
+fn check_everywhere(case: Case) {
     let desired = stack(case);
-    let influxdbs = influxdbs();
-    let grafanas = grafanas();
+    let (influxdbs, grafanas) = (influxdbs(), grafanas(&[false, true]));
     let (mut worlds_seen, mut runs) = (0, 0);
     let mut each = |world: World| {
         worlds_seen += 1;
-        if case.account != Account::Admin
-            && case.open
-            && world.db.is_some()
-            && !world.grafana.container.is_some_and(|actual| actual.open)
-        {
+        let is_published = world.grafana.container.is_some_and(|actual| actual.open);
+        if case.account != Account::Admin && case.open && world.data.db.is_some() && !is_published {
             runs += check(&World { accepts_admin: true, ..world.clone() }, &desired, case);
         }
         runs += check(&world, &desired, case);
     };
     if case.ports.is_some() {
         // Only the holder of a port matters here.
-        let may_start =
-            |srv: &&Srv| srv.container.is_none_or(|actual| actual.spec == Spec::Right && actual.network == 1);
+        let may_start = |srv: &&Srv| srv.container.is_none_or(|actual| actual.spec == Spec::Right && actual.on_network);
         let influxdbs: Vec<Srv> = influxdbs.iter().filter(may_start).copied().collect();
-        worlds(&[vec![1]], &influxdbs, &grafanas, &DOORS[if case.open { 8..9 } else { 2..3 }], &mut each);
+        worlds(&[1], &influxdbs, &grafanas, &DOORS[if case.open { 8..9 } else { 2..3 }], &mut each);
     } else if case.given.is_some() || case.reset || case.upgrade || case.account != Account::Admin {
         // Only the passwords matter here; other states were tried without them.
-        worlds(&[vec![], vec![1]], &influxdbs[influxdbs.len() - 1..], &grafanas, &DOORS, &mut each);
+        worlds(&[0, 1], &influxdbs[influxdbs.len() - 1..], &grafanas, &DOORS, &mut each);
     } else {
-        worlds(&networks(), &some(&influxdbs)[2..], &grafanas, &DOORS, &mut each);
-        worlds(&networks(), &influxdbs, &some(&grafanas), &DOORS[1..3], &mut each);
+        worlds(&[0, 1, 2], &some(&influxdbs)[2..], &grafanas, &DOORS, &mut each);
+        worlds(&[0, 1, 2], &influxdbs, &some(&grafanas), &DOORS[1..3], &mut each);
     }
-    (worlds_seen, runs)
-}
-
-fn check_everywhere(case: Case) {
-    let (worlds, runs) = everywhere(case);
-    assert!(worlds > 2_000 && runs > 15_000, "{worlds} worlds, {runs} runs");
+    assert!(worlds_seen > 2_000 && runs > 15_000, "{worlds_seen} worlds, {runs} runs");
 }
 
 #[test]
@@ -443,17 +383,17 @@ fn every_retention_is_set_and_shortened_only_after_confirmation() {
 
 #[test]
 fn a_declined_retention_is_never_remembered() {
-    let influxdbs = influxdbs();
-    let grafanas = servers(&[PasswordSource::Default], &[false], Role::Grafana.port());
+    let grafanas = servers(Role::Grafana, &[PasswordSource::Default], &[false]);
     for retention in [DAYS_2, DAYS_90] {
         let case = Case { retention: Some(retention), ..Case::default() };
         let desired = stack(case);
         let mut declined = 0;
-        worlds(&networks(), &influxdbs, &some(&grafanas), &DOORS[1..4], |found| {
+        worlds(&[0, 1, 2], &influxdbs(), &some(&grafanas), &DOORS[1..4], |found| {
             let mut world = found.clone();
             for _ in 0..6 {
-                let plan = plan::up(&desired, &world.observe(&desired, case), UpOptions::default());
-                if plan::shortened_retention(&plan).is_some() {
+                let seen = world.observe(&desired, case);
+                let plan = plan::up(&desired, &seen, UpOptions::default());
+                if !plan::questions(&desired, &seen, &plan).is_empty() {
                     assert_eq!(world.remembers, found.remembers, "{found:?}");
                     declined += 1;
                     return;
@@ -526,9 +466,8 @@ fn an_unavailable_address_loses_neither_a_container_nor_a_password() {
     let mut checked = 0;
     let case = Case { open: true, no_address: true, ..Case::default() };
     let desired = stack(case);
-    let grafanas = servers(&[PasswordSource::Default, PasswordSource::File], &[false], Role::Grafana.port());
     let influxdbs = influxdbs();
-    worlds(&[vec![], vec![1]], &influxdbs[influxdbs.len() - 1..], &grafanas, &DOORS, |world| {
+    worlds(&[0, 1], &influxdbs[influxdbs.len() - 1..], &grafanas(&[false]), &DOORS, |world| {
         let seen = world.observe(&desired, case);
         let plan = plan::up(&desired, &seen, UpOptions::default());
         if plan.blocker().is_some() {
@@ -546,16 +485,14 @@ fn an_unavailable_address_loses_neither_a_container_nor_a_password() {
 #[test]
 fn a_supplied_password_is_tried_before_a_grafana_that_is_still_starting_is_removed() {
     let mut checked = 0;
-    let grafanas = servers(&[PasswordSource::Default, PasswordSource::File], &[false, true], Role::Grafana.port());
     for (open, given) in [(false, GIVEN), (true, GIVEN), (false, OLD)] {
         let case = Case { open, given: Some(given), ..Case::default() };
         let desired = stack(case);
-        worlds(&[vec![1]], &influxdbs(), &grafanas, &DOORS, |world| {
+        worlds(&[1], &influxdbs(), &grafanas(&[false, true]), &DOORS, |world| {
             // A paused one without its network cannot answer.
-            let runs = |actual: Cont| {
-                actual.run == RunState::Running || (actual.run == RunState::Paused && actual.network == 1)
-            };
-            if !world.grafana.container.is_some_and(runs) || world.db.is_none() {
+            let runs =
+                |actual: Cont| actual.run == RunState::Running || (actual.run == RunState::Paused && actual.on_network);
+            if !world.grafana.container.is_some_and(runs) || world.data.db.is_none() {
                 return;
             }
             let world = World { slow: true, ..world };
@@ -604,21 +541,22 @@ fn a_failing_new_image_is_rolled_back_after_every_crash() {
 /// The same world with a pending upgrade or a rolled back one. An existing container that may have
 /// run belongs to the new image.
 fn with_upgrades(world: &World) -> Vec<World> {
-    if world.db.is_none() {
+    if world.data.db.is_none() {
         return vec![];
     }
     let new = LABEL + 1;
-    let over = |state| World { upgrade: Some((state, 15)), ..world.clone() };
-    let mut all = vec![over(UpgradeState::Undone), over(UpgradeState::Ended)];
+    // The record is part of the settings.
+    let settings = if world.settings == Thing::Missing { Thing::Wrong } else { world.settings };
+    let with = |state| World { upgrade: Some(Case::default().recorded_upgrade(state)), settings, ..world.clone() };
+    let mut all = vec![with(UpgradeState::Undone), with(UpgradeState::Ended)];
     for state in [UpgradeState::Unproven, UpgradeState::Refused, UpgradeState::Postponed] {
-        let mut pending = world.clone();
-        (pending.upgrade, pending.copy) = (Some((state, 15)), Some(world.copied(15)));
+        let mut pending = World { copy: Some((world.data, true)), ..with(state) };
         let ran = pending.grafana.container.is_none_or(|actual| actual.run != RunState::Created);
         if let Some(actual) = &mut pending.grafana.container {
             actual.version = new;
         }
         if ran {
-            (pending.ran, pending.intended) = (new, Some(new));
+            (pending.data.ran, pending.data.intended) = (new, Some(new));
         }
         all.push(pending);
     }
@@ -628,7 +566,6 @@ fn with_upgrades(world: &World) -> Vec<World> {
 #[test]
 fn every_pending_failed_or_rolled_back_upgrade_ends_well_with_any_image() {
     let influxdbs = influxdbs();
-    let grafanas = grafanas();
     let mut runs = 0;
     for (open, upgrade, broken) in
         [(false, true, false), (false, true, true), (false, false, false), (true, true, true), (true, false, false)]
@@ -636,7 +573,7 @@ fn every_pending_failed_or_rolled_back_upgrade_ends_well_with_any_image() {
         let case = Case { open, upgrade, broken, ..Case::default() };
         let desired = stack(case);
         let doors = [DOORS[2], DOORS[8]];
-        worlds(&[vec![1]], &influxdbs[influxdbs.len() - 1..], &grafanas, &doors, |world| {
+        worlds(&[1], &influxdbs[influxdbs.len() - 1..], &grafanas(&[false, true]), &doors, |world| {
             for world in with_upgrades(&world) {
                 runs += check(&world, &desired, case);
             }
@@ -650,22 +587,22 @@ fn down_removes_everything_except_data_and_settings_unless_requested() {
     let case = Case::default();
     let desired = stack(case);
     let mut checked = 0;
-    let grafanas = servers(&[PasswordSource::Default], &[false], Role::Grafana.port());
-    worlds(&networks(), &some(&influxdbs()), &grafanas, &DOORS[1..3], |world| {
+    let grafanas = servers(Role::Grafana, &[PasswordSource::Default], &[false]);
+    worlds(&[0, 1, 2], &some(&influxdbs()), &grafanas, &DOORS[1..3], |world| {
         for volumes in [false, true] {
             let plan = plan::down(&desired, &world.observe(&desired, case), volumes);
             let used = World { network_is_used: true, ..world.clone() };
             let around = plan::down(&desired, &used.observe(&desired, case), volumes);
             let kept: Vec<Step> = steps(&plan).into_iter().filter(|step| *step != Step::RemoveNetwork).collect();
             assert_eq!(steps(&around), kept, "only the network stays where another container uses it");
-            assert_eq!(around.kept().count(), world.networks.len().min(1));
+            assert_eq!(around.kept().count(), world.networks.min(1));
             for order in orders(&plan) {
                 let mut world = world.clone();
                 for (_, step) in order {
                     assert!(world.execute(case, None, &step));
                 }
                 assert!(world.influxdb.container.is_none() && world.grafana.container.is_none());
-                assert!(world.networks.is_empty());
+                assert_eq!(world.networks, 0);
                 assert!(!volumes || !(world.influxdb.volume || world.grafana.volume));
                 assert!(!volumes || world.settings == Thing::Missing);
                 assert!(plan::down(&desired, &world.observe(&desired, case), volumes).is_idle());
@@ -700,7 +637,7 @@ fn restored(mut world: World, run: u32) -> Vec<World> {
     worlds.extend(apply(&mut world, &plan::remove_unfinished(&desired, &left)));
     worlds.extend(apply(&mut world, &plan::make_for_restore(&desired, &left)));
     // Its data is restored.
-    (world.db, world.ran) = (Some(DEFAULT), LABEL);
+    (world.data.db, world.data.ran) = (Some(DEFAULT), LABEL);
     assert!(world.execute(case, None, &Step::RemoveContainer(Role::Grafana)));
     assert!(world.execute(case, None, &Step::StartContainer(Role::Influxdb)));
     let published = world.observe(&desired, case).influxdb.container.ours().unwrap().config.clone().unwrap().publish;
@@ -737,7 +674,7 @@ fn a_restore_killed_behind_any_step_can_only_be_restarted_or_removed() {
             assert!(removed.execute(case, None, &step));
         }
         assert!(removed.restore.is_none() && removed.settings == Thing::Missing);
-        assert!(!removed.influxdb.volume && !removed.grafana.volume && removed.networks.is_empty());
+        assert!(!removed.influxdb.volume && !removed.grafana.volume && removed.networks == 0);
         // Without `--volumes`, the record stays.
         assert!(!plan::down(&desired, &seen, false).steps().any(|(step, _)| *step == Step::RemoveSettings));
         // Started again, it completes, even after another kill.
@@ -747,7 +684,7 @@ fn a_restore_killed_behind_any_step_can_only_be_restarted_or_removed() {
             finish(whole, case);
         }
         // Another container may use the network in the meantime.
-        if !world.networks.is_empty() {
+        if world.networks > 0 {
             let used = World { network_is_used: true, ..world.clone() };
             finish(restored(used, 2).pop().unwrap(), case);
         }

@@ -204,7 +204,8 @@ fn shared_grafana(
             Origin::Unreadable => DataSourceState::Unreadable(unreadable()),
             // If the mark does not name the target, the stored fields do.
             origin => {
-                seen_source(fields, origin.made_for(desired, another).unwrap_or_else(|| desired.data_source.made_for()))
+                let made_for = origin.made_for(desired, another).unwrap_or_else(|| desired.data_source.made_for());
+                DataSourceState::Ours { fields, made_for, provisioned: false }
             }
         },
         dashboard: match (dashboard, seen_dashboard(Thing::Right)) {

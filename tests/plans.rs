@@ -37,7 +37,7 @@ fn grafana(change: impl FnOnce(&mut Cont)) -> World {
 /// The state after a first `up` with a password of its own.
 fn with_password(change: impl FnOnce(&mut World)) -> World {
     after(|world| {
-        (world.db, world.file) = (Some(OLD), Some(OLD));
+        (world.data.db, world.data.file) = (Some(OLD), Some(OLD));
         world.grafana.container.as_mut().unwrap().password = PasswordSource::File;
         change(world);
     })
@@ -46,8 +46,9 @@ fn with_password(change: impl FnOnce(&mut World)) -> World {
 /// A new image that was started and has not been accepted.
 fn tried(state: UpgradeState) -> World {
     after(|world| {
-        (world.upgrade, world.copy) = (Some((state, 15)), Some(world.copied(15)));
-        (world.ran, world.intended) = (LABEL + 1, Some(LABEL + 1));
+        world.upgrade = Some(Case::default().recorded_upgrade(state));
+        world.copy = Some((world.data, true));
+        (world.data.ran, world.data.intended) = (LABEL + 1, Some(LABEL + 1));
         world.grafana.container.as_mut().unwrap().version = LABEL + 1;
     })
 }
@@ -80,8 +81,8 @@ fn first_and_later_runs() -> Vec<Situation> {
         situation("Grafana is dead", run(RunState::Dead), loopback),
         situation("Grafana keeps crashing", run(RunState::Restarting), loopback),
         situation("Grafana was created, but never started", run(RunState::Created), loopback),
-        situation("the network was removed", after(|world| world.networks.clear()), loopback),
-        situation("a second network exists", after(|world| world.networks.push(7)), loopback),
+        situation("the network was removed", after(World::lose_network), loopback),
+        situation("a second network exists", after(|world| world.networks = 2), loopback),
         situation("the settings are lost", after(|world| world.settings = Thing::Missing), loopback),
         situation("Grafana's configuration changed", grafana(|actual| actual.spec = Spec::Wrong), loopback),
         situation("the database is missing", after(|world| world.database = false), loopback),
@@ -118,7 +119,7 @@ fn passwords() -> Vec<Situation> {
             with_password(|world| private(world.grafana.container.as_mut().unwrap())),
             open,
         ),
-        situation("a supplied password is the one in force", after(|world| world.db = Some(GIVEN)), given),
+        situation("a supplied password is the one in force", after(|world| world.data.db = Some(GIVEN)), given),
         situation("a supplied password is rejected", whole_world(), given),
         situation("a supplied password while Grafana starts", after(|world| world.slow = true), given),
         situation(
@@ -128,7 +129,7 @@ fn passwords() -> Vec<Situation> {
         ),
         situation(
             "a run ended while it set a password",
-            after(|world| (world.db, world.pending) = (Some(PENDING), Some(PENDING))),
+            after(|world| (world.data.db, world.data.pending) = (Some(PENDING), Some(PENDING))),
             loopback,
         ),
         Situation { options: reset, ..situation("a new password is requested", whole_world(), loopback) },
@@ -165,7 +166,7 @@ fn upgrades_and_others() -> Vec<Situation> {
         situation(
             "an older image",
             after(|world| {
-                (world.ran, world.recorded) = (LABEL + 1, Some(LABEL + 1));
+                (world.data.ran, world.data.recorded) = (LABEL + 1, Some(LABEL + 1));
                 world.grafana.container.as_mut().unwrap().version = LABEL + 1;
             }),
             loopback,

@@ -1,9 +1,9 @@
-//! A model of engine, InfluxDB and Grafana: a world is what is really there. It is observed as the program would
-//! observe it, and executes one step as the real systems would. A violated precondition is a failure.
+//! A model of engine, InfluxDB and Grafana: a world is the real state. It is observed as the program observes it, and
+//! executes one step as the real systems do. A violated precondition is a failure.
 
 use std::collections::BTreeMap;
 use std::hash::Hash;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use clipper_metrics::model::address::collide;
@@ -34,19 +34,16 @@ use crate::support::model;
 pub const RUNS: [RunState; 6] =
     [RunState::Created, RunState::Running, RunState::Paused, RunState::Restarting, RunState::Exited(1), RunState::Dead];
 
-/// Passwords by number.
+/// Passwords by number: Grafana's default, the one of an earlier run, the one that an earlier run was setting when it
+/// died, the supplied one, and the generated one.
 pub type Password = u8;
-/// Grafana's default.
 pub const DEFAULT: Password = 0;
-/// Set by an earlier run.
 pub const OLD: Password = 1;
-/// Being set by an earlier run when it died.
 pub const PENDING: Password = 2;
-/// Supplied to this run.
 pub const GIVEN: Password = 3;
-/// Generated.
 pub const NEW: Password = 4;
 
+/// A container's configuration, compared with the desired one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Spec {
     Right,
@@ -57,8 +54,8 @@ pub enum Spec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cont {
     pub spec: Spec,
-    /// The network that it was created on; ids only grow.
-    pub network: u32,
+    /// Whether it is attached to the network that is kept.
+    pub on_network: bool,
     pub run: RunState,
     pub password: PasswordSource,
     /// Whether it is published off loopback.
@@ -68,8 +65,24 @@ pub struct Cont {
     pub port: u16,
     /// The version of its image.
     pub version: u64,
-    /// The engine's id for it.
-    pub id: u32,
+}
+
+impl Cont {
+    /// The container of a first `up`.
+    pub const fn running(role: Role) -> Self {
+        let (spec, run, password) = (Spec::Right, RunState::Running, PasswordSource::Default);
+        Self { spec, on_network: true, run, password, open: false, port: role.port(), version: LABEL }
+    }
+
+    const fn address(self) -> SocketAddr {
+        let ip = if self.open { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+        SocketAddr::new(IpAddr::V4(ip), self.port)
+    }
+
+    /// Whether it holds its published port.
+    const fn is_up(self) -> bool {
+        matches!(self.run, RunState::Running | RunState::Paused | RunState::Restarting)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,6 +90,12 @@ pub struct Srv {
     pub image: bool,
     pub volume: bool,
     pub container: Option<Cont>,
+}
+
+impl Srv {
+    fn runs(&self) -> bool {
+        self.container.is_some_and(|actual| actual.run == RunState::Running)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -107,14 +126,27 @@ pub enum Naming {
     Digest,
 }
 
+/// Grafana's database and the files in its volume.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Data {
+    /// The account's password in the database; `None` before the first start.
+    pub db: Option<Password>,
+    /// The password in the file, and the pending one.
+    pub file: Option<Password>,
+    pub pending: Option<Password>,
+    /// The newest version that has run on the database.
+    pub ran: u64,
+    /// The recorded version, and the announced one.
+    pub recorded: Option<u64>,
+    pub intended: Option<u64>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct World {
-    /// Ids of networks with the instance's name and label.
-    pub networks: Vec<u32>,
+    /// The number of networks with the instance's name and label. The first one is kept.
+    pub networks: usize,
     /// Whether a foreign container is attached to them.
     pub network_is_used: bool,
-    /// The next id of a network or container.
-    pub next_id: u32,
     pub influxdb: Srv,
     pub grafana: Srv,
     pub database: bool,
@@ -122,27 +154,14 @@ pub struct World {
     pub keeps: Retention,
     /// Whether this run has requested confirmation of a shorter retention period.
     pub asked: bool,
-    /// The account's password in Grafana's database; `None` before the first start.
-    pub db: Option<Password>,
+    pub data: Data,
     /// Whether admin/admin is accepted although another account signs in.
     pub accepts_admin: bool,
-    /// The password in the volume's file.
-    pub file: Option<Password>,
-    /// The pending password of a run that died while setting it.
-    pub pending: Option<Password>,
-    /// The newest version that has run on Grafana's database.
-    pub ran: u64,
-    /// The version recorded in a file in the volume, and the announced one.
-    pub recorded: Option<u64>,
-    pub intended: Option<u64>,
-    /// The container of the announced version.
-    pub intended_for: u32,
-    /// The recorded upgrade, by number.
-    pub upgrade: Option<(UpgradeState, u32)>,
-    /// The versions that it is from and to.
-    pub upgraded: (u64, u64),
-    /// The copy of the database.
-    pub copy: Option<Copied>,
+    /// Whether the version was announced for the current container.
+    pub intends_container: bool,
+    pub upgrade: Option<Upgrade>,
+    /// The copy of Grafana's data, and whether it belongs to the recorded upgrade.
+    pub copy: Option<(Data, bool)>,
     pub dashboard: Thing,
     /// The user's dashboard.
     pub own: Thing,
@@ -159,18 +178,6 @@ pub struct World {
     pub remembers: bool,
     /// The run whose restore is recorded.
     pub restore: Option<u32>,
-}
-
-/// A copy of Grafana's database: its upgrade, and the state at that time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Copied {
-    pub id: u32,
-    pub ran: u64,
-    pub recorded: Option<u64>,
-    pub intended: Option<u64>,
-    pub db: Option<Password>,
-    pub file: Option<Password>,
-    pub pending: Option<Password>,
 }
 
 /// The input of this run.
@@ -209,6 +216,11 @@ pub const DAYS_2: Retention = Retention::For(Duration::from_secs(2 * 86_400));
 /// The version that volumes were created for, according to their label.
 pub const LABEL: u64 = 2;
 
+/// The time of each observation, which identifies an upgrade that is recorded after it.
+const NOW: u128 = 9;
+/// The id of an upgrade from an earlier observation, and of one before that.
+const EARLIER: [&str; 2] = ["2", "1"];
+
 impl Case {
     /// The version of the specified image.
     pub const fn version(self) -> u64 {
@@ -236,8 +248,13 @@ impl Case {
     }
 
     /// The version in the label of Grafana's volume, if the image names one.
-    pub fn label(self) -> Option<Version> {
+    fn label(self) -> Option<Version> {
         (self.naming == Naming::Version).then_some(Version(1, LABEL))
+    }
+
+    /// A change from the labelled version to the next one.
+    pub fn recorded_upgrade(self, state: UpgradeState) -> Upgrade {
+        Upgrade { id: EARLIER[0].into(), from: self.named_image(LABEL), to: self.named_image(LABEL + 1), state }
     }
 }
 
@@ -247,18 +264,15 @@ fn secret(password: Password) -> Secret {
 }
 
 pub fn stack(case: Case) -> Stack {
-    let spec = |role: Role, address: &str| {
-        let own = case.given.is_some_and(|given| given != DEFAULT);
-        let file = role == Role::Grafana && (case.open || own);
-        DesiredContainer {
-            config: ContainerConfig {
-                image: case.image(role, if role == Role::Grafana { case.version() } else { LABEL }),
-                publish: SocketAddr::new(address.parse().unwrap(), case.port(role)),
-                password: if file { PasswordSource::File } else { PasswordSource::Default },
-                ..model::container_config(role)
-            },
-            ..model::desired_container(role)
-        }
+    let own_password = case.given.is_some_and(|given| given != DEFAULT);
+    let spec = |role: Role, address: &str, version, with_file: bool| {
+        let config = ContainerConfig {
+            image: case.image(role, version),
+            publish: SocketAddr::new(address.parse().unwrap(), case.port(role)),
+            password: if with_file { PasswordSource::File } else { PasswordSource::Default },
+            ..model::container_config(role)
+        };
+        Service::Container(Box::new(DesiredContainer { config, ..model::desired_container(role) }))
     };
     let address = match case {
         Case { no_address: true, .. } => "192.0.2.7",
@@ -268,11 +282,10 @@ pub fn stack(case: Case) -> Stack {
     let remembered = |value: String| Remembered { value, from_file: false };
     let mut values = BTreeMap::from([("database".to_string(), remembered("d".into()))]);
     values.extend(case.retention.map(|time| (Retention::SETTING.to_string(), remembered(time.to_string()))));
-    let base = model::stack();
     Stack {
         services: PerRole {
-            influxdb: Service::Container(Box::new(spec(Role::Influxdb, "127.0.0.1"))),
-            grafana: Service::Container(Box::new(spec(Role::Grafana, address))),
+            influxdb: spec(Role::Influxdb, "127.0.0.1", LABEL, false),
+            grafana: spec(Role::Grafana, address, case.version(), case.open || own_password),
         },
         retention: case.retention,
         user_dashboards: case.own.then(own_dashboard).into_iter().collect(),
@@ -288,7 +301,7 @@ pub fn stack(case: Case) -> Stack {
             given: case.given.is_some() || case.account == Account::New,
         },
         settings: Some(Settings { values, lost: None }),
-        ..base
+        ..model::stack()
     }
 }
 
@@ -298,10 +311,11 @@ pub fn alert_settings() -> AlertSettings {
 }
 
 pub fn own_dashboard() -> DesiredUserDashboard {
+    let (path, uid, title) = ("/a.json".into(), "a".into(), "A".into());
     DesiredUserDashboard {
-        path: "/a.json".into(),
-        uid: "a".into(),
-        title: "A".into(),
+        path,
+        uid,
+        title,
         content_hash: "new".into(),
         content: String::new(),
         needs: vec![],
@@ -317,54 +331,53 @@ pub fn seen_dashboard(thing: Thing) -> DashboardState {
     }
 }
 
-pub fn seen_source(fields: BTreeMap<String, String>, made_for: MadeFor) -> DataSourceState {
+fn seen_source(desired: &Stack, thing: Thing) -> DataSourceState {
+    let (fields, made_for) = match thing {
+        Thing::Missing => return DataSourceState::Missing,
+        Thing::Right => (desired.data_source.fields(), desired.data_source.made_for()),
+        Thing::Wrong => (BTreeMap::new(), MadeFor { url: String::new(), database: String::new(), machine: None }),
+    };
     DataSourceState::Ours { fields, made_for, provisioned: false }
 }
 
-pub fn seen_alerts(thing: Thing, case: Case) -> AlertRulesState {
-    if case.alerts.is_none() {
-        return AlertRulesState::NotRead;
-    }
-    let rule = |rule| match thing {
-        Thing::Missing => ActualRule::Missing,
-        Thing::Wrong => {
-            ActualRule::Present { edited: false, provisioned: false, fields: BTreeMap::new(), made_for: None }
-        }
-        Thing::Right => ActualRule::Present {
-            edited: false,
-            provisioned: false,
-            fields: alert_settings().fields(rule, DesiredDashboard::DEFAULT_OBJECTIVE),
-            made_for: None,
-        },
+fn seen_alerts(thing: Thing, case: Case) -> AlertRulesState {
+    let seen = |rule| {
+        let fields = match thing {
+            Thing::Missing => return ActualRule::Missing,
+            Thing::Wrong => BTreeMap::new(),
+            Thing::Right => alert_settings().fields(rule, DesiredDashboard::DEFAULT_OBJECTIVE),
+        };
+        ActualRule::Present { edited: false, provisioned: false, fields, made_for: None }
     };
-    AlertRulesState::Seen(ActualAlerts { latency: rule(AlertRule::Latency), silence: rule(AlertRule::Silence) })
+    match case.alerts {
+        None => AlertRulesState::NotRead,
+        Some(_) => {
+            AlertRulesState::Seen(ActualAlerts { latency: seen(AlertRule::Latency), silence: seen(AlertRule::Silence) })
+        }
+    }
 }
 
 impl World {
-    pub fn server(&mut self, role: Role) -> &mut Srv {
+    fn server(&mut self, role: Role) -> &mut Srv {
         match role {
             Role::Influxdb => &mut self.influxdb,
             Role::Grafana => &mut self.grafana,
         }
     }
 
-    pub fn kept(&self) -> Option<u32> {
-        self.networks.first().copied()
-    }
-
     /// The password behind the name of a login.
-    pub fn password(&self, credential: Credential, case: Case) -> Option<Password> {
+    fn password(&self, credential: Credential, case: Case) -> Option<Password> {
         match credential {
             Credential::Token => None,
             Credential::Supplied => case.given,
             Credential::Default => Some(DEFAULT),
-            Credential::Pending => self.pending,
-            Credential::Stored => self.file,
+            Credential::Pending => self.data.pending,
+            Credential::Stored => self.data.file,
             Credential::Generated => Some(NEW),
         }
     }
 
-    /// The login that Grafana accepts from an observation, which adds the files that it reads to `files`.
+    /// The login that an observation finds. Files that it reads are added to `files`.
     fn signed_in(
         &self,
         desired: &Stack,
@@ -372,7 +385,7 @@ impl World {
         actual: &OurContainer,
         files: &mut Option<VolumeFiles>,
     ) -> Option<LoginState> {
-        let mut attempts = LoginAttempts::default();
+        let (mut attempts, mut rejected) = (LoginAttempts::default(), 0);
         let accepted = loop {
             let untried = |credential| {
                 let secret = secret(self.password(credential, case)?);
@@ -383,10 +396,13 @@ impl World {
                 NextLogin::GiveUp => return None,
                 NextLogin::Try(credential) => {
                     let attempt = untried(credential).unwrap();
-                    if self.db == self.password(credential, case) {
+                    if self.data.db == self.password(credential, case) {
                         break attempt;
                     }
                     attempts.reject(attempt);
+                    rejected += 1;
+                    let is_private = self.grafana.container.is_some_and(|actual| actual.port == 0);
+                    assert!(rejected <= 3 || is_private, "Grafana locks the user out");
                 }
             }
         };
@@ -404,194 +420,169 @@ impl World {
 
     /// The files in Grafana's volume.
     fn files(&self, case: Case) -> VolumeFiles {
-        let version = |version: u64, container: Option<u32>| RanVersion {
+        let version = |version: u64, container: Option<bool>| RanVersion {
             version: Version(1, version),
             image: Some(case.image(Role::Grafana, version).to_string()),
-            container: container.map(|id| id.to_string()),
+            container: container
+                .map(|is_current| if is_current { model::our_container(Role::Grafana).id } else { "gone".into() }),
         };
         VolumeFiles {
-            password: self.file.map(secret),
-            pending: self.pending.map(secret),
-            ran: self.recorded.map(|recorded| version(recorded, None)),
-            intended: self.intended.map(|intended| version(intended, Some(self.intended_for))),
+            password: self.data.file.map(secret),
+            pending: self.data.pending.map(secret),
+            ran: self.data.recorded.map(|recorded| version(recorded, None)),
+            intended: self.data.intended.map(|intended| version(intended, Some(self.intends_container))),
         }
+    }
+
+    /// What the engine shows of a role.
+    fn seen_server<S>(&self, role: Role, desired: &Stack, case: Case) -> ObservedServer<S> {
+        let (srv, other, other_role, version) = match role {
+            Role::Influxdb => (&self.influxdb, &self.grafana, Role::Grafana, LABEL),
+            Role::Grafana => (&self.grafana, &self.influxdb, Role::Influxdb, case.version()),
+        };
+        let container = srv.container.map(|actual| {
+            let made = desired.container(role).unwrap().config.clone();
+            let (image, publish) = (case.image(role, actual.version), actual.address());
+            let mut config = ContainerConfig { password: actual.password, image, publish, ..made };
+            if actual.spec == Spec::Wrong {
+                config.environment.insert("OLD".into(), "1".into());
+            }
+            ContainerState::Ours(Box::new(OurContainer {
+                config: (actual.spec != Spec::Unreadable).then_some(config),
+                image_id: actual.version.to_string(),
+                on_network: actual.on_network,
+                run: actual.run,
+                has_just_started: self.slow,
+                published: self.slow.then(|| SocketAddr::from(([127, 0, 0, 1], actual.port))),
+                has_data: (role == Role::Grafana).then_some(self.data.db.is_some()),
+                ..model::our_container(role)
+            }))
+        });
+        let holds = |actual: &Cont| actual.is_up() && actual.port == case.port(role);
+        let made_for = Some(case.image(Role::Grafana, LABEL).to_string());
+        let volume = VolumeState::Ours { user: Some(String::new()), version: case.label(), image: made_for };
+        ObservedServer {
+            image: srv.image.then(|| Image { id: version.to_string(), user: String::new() }),
+            volume: if srv.volume { volume } else { VolumeState::Absent },
+            container: container.unwrap_or(ContainerState::Absent),
+            port_holder: other.container.filter(holds).map(|_| PortHolder::OtherRole(other_role)),
+            ..model::observed_server()
+        }
+    }
+
+    fn seen_grafana(&self, desired: &Stack, case: Case) -> ObservedServer<GrafanaState> {
+        let mut seen = self.seen_server::<GrafanaState>(Role::Grafana, desired, case);
+        let container = seen.container.clone();
+        let actual = container.ours().filter(|actual| actual.run != RunState::Dead);
+        let needs_content =
+            |actual: &&OurContainer| plan::needs_content(desired, actual, seen.image.as_ref(), self.upgrade.as_ref());
+        let mut files = actual.filter(needs_content).map(|_| self.files(case));
+        let is_broken = |actual: &Cont| case.broken && actual.version > LABEL;
+        let running = self.grafana.container.filter(|actual| self.grafana.runs() && !is_broken(actual));
+        seen.version = running.map(|actual| format!("1.{}.0", actual.version));
+        let answering = actual.filter(|_| running.is_some() && !self.slow);
+        let login = answering.and_then(|actual| self.signed_in(desired, case, actual, &mut files));
+        seen.response = match login {
+            _ if !self.grafana.runs() => ServerResponse::Unasked,
+            _ if answering.is_none() => ServerResponse::Silent("it was made so".into()),
+            None => ServerResponse::Refusing("wrong password".into()),
+            Some(_) => ServerResponse::Answering(GrafanaState {
+                data_source: seen_source(desired, self.source),
+                dashboard: seen_dashboard(self.dashboard),
+                user_dashboards: desired.user_dashboards.iter().map(|_| seen_dashboard(self.own)).collect(),
+                alerts: seen_alerts(self.rules, case),
+                query: match self.source {
+                    Thing::Missing => Query::Unasked,
+                    Thing::Right if self.database && self.influxdb.runs() && !self.stale => Query::Ok,
+                    _ => Query::Failing("no".into()),
+                },
+                ..model::grafana_state()
+            }),
+        };
+        seen.login = login.unwrap_or_default();
+        if actual.is_some() && seen.runs_unlabelled_version() {
+            files.get_or_insert_with(|| self.files(case));
+        }
+        let copy = self.copy.filter(|_| self.is_pending());
+        let copy = copy.map(|(_, is_current)| EARLIER[usize::from(!is_current)].to_string());
+        seen.content = files.map(|files| VolumeContent { files, copy });
+        let last = seen.files().and_then(|files| files.last_image(seen.image_label()));
+        let last = last.map(|last| ImageRef::parse(&last).unwrap());
+        let versions = [LABEL, LABEL + 1].map(|version| case.named_image(version));
+        let other = |image: &NamedImage| image.name != case.image(Role::Grafana, case.version());
+        seen.last_image = versions.into_iter().filter(other).find(|image| Some(&image.name) == last.as_ref());
+        seen
     }
 
     /// The observed state of this world.
     pub fn observe(&self, desired: &Stack, case: Case) -> Observed {
-        let network = match self.networks.as_slice() {
-            [] => Network::Free,
-            ids => Network::Ours(ids.iter().map(ToString::to_string).collect()),
-        };
-        let container = |srv: &Srv, spec: &DesiredContainer| match srv.container {
-            None => ContainerState::Absent,
-            Some(actual) => {
-                let mut config = ContainerConfig { password: actual.password, ..spec.config.clone() };
-                let host = if actual.open { "0.0.0.0" } else { "127.0.0.1" };
-                config.image = case.image(spec.role, actual.version);
-                config.publish = SocketAddr::new(host.parse().unwrap(), actual.port);
-                if actual.spec == Spec::Wrong {
-                    config.environment.insert("OLD".into(), "1".into());
-                }
-                ContainerState::Ours(Box::new(OurContainer {
-                    id: actual.id.to_string(),
-                    config: (actual.spec != Spec::Unreadable).then_some(config),
-                    image_id: actual.version.to_string(),
-                    on_network: self.kept() == Some(actual.network),
-                    run: actual.run,
-                    has_just_started: self.slow,
-                    published: self.slow.then(|| SocketAddr::from(([127, 0, 0, 1], actual.port))),
-                    has_data: (spec.role == Role::Grafana).then_some(self.db.is_some()),
-                    ..model::our_container(spec.role)
-                }))
-            }
-        };
-        let runs = |srv: &Srv| srv.container.is_some_and(|actual| actual.run == RunState::Running);
-        let port_holder = |role: Role, other: &Srv, other_role: Role| {
-            let holds = other.container.is_some_and(|actual| is_up(actual.run) && actual.port == case.port(role));
-            holds.then_some(PortHolder::OtherRole(other_role))
-        };
-        let image = |srv: &Srv, version: u64| srv.image.then(|| Image { id: version.to_string(), user: String::new() });
-        let is_broken = |actual: &Cont| case.broken && actual.version > LABEL;
-        let answers = self.grafana.container.filter(|actual| runs(&self.grafana) && !is_broken(actual));
-        let runs_version = answers.map(|actual| actual.version);
-        let volume = |srv: &Srv| {
-            if srv.volume {
-                let image = Some(case.image(Role::Grafana, LABEL).to_string());
-                VolumeState::Ours { user: Some(String::new()), version: case.label(), image }
-            } else {
-                VolumeState::Absent
-            }
-        };
-        let query = match self.source {
-            Thing::Missing => Query::Unasked,
-            Thing::Right if self.database && runs(&self.influxdb) && !self.stale => Query::Ok,
-            _ => Query::Failing("no".into()),
-        };
-        let is_dumb = self.grafana.container.is_some_and(|actual| is_broken(&actual));
-        let seen_container = container(&self.grafana, desired.container(Role::Grafana).unwrap());
-        let seen_image = image(&self.grafana, case.version());
-        let upgrade = self.upgrade.map(|(state, id)| Upgrade {
-            id: id.to_string(),
-            from: case.named_image(self.upgraded.0),
-            to: case.named_image(self.upgraded.1),
-            state,
-        });
-        let needs_content =
-            |actual: &&OurContainer| plan::needs_content(desired, actual, seen_image.as_ref(), upgrade.as_ref());
-        let actual = seen_container.ours().filter(|actual| actual.run != RunState::Dead);
-        let mut files = actual.filter(needs_content).map(|_| self.files(case));
-        let answers = runs(&self.grafana) && !is_dumb && !self.slow;
-        let login = actual.filter(|_| answers).and_then(|actual| self.signed_in(desired, case, actual, &mut files));
-        let response = match login {
-            _ if !runs(&self.grafana) => ServerResponse::Unasked,
-            _ if is_dumb || self.slow => ServerResponse::Silent("it was made so".into()),
-            None => ServerResponse::Refusing("wrong password".into()),
-            Some(_) => ServerResponse::Answering(GrafanaState {
-                data_source: match self.source {
-                    Thing::Missing => DataSourceState::Missing,
-                    Thing::Right => seen_source(desired.data_source.fields(), desired.data_source.made_for()),
-                    Thing::Wrong => seen_source(
-                        BTreeMap::new(),
-                        MadeFor { url: String::new(), database: String::new(), machine: None },
-                    ),
-                },
-                dashboard: seen_dashboard(self.dashboard),
-                user_dashboards: desired.user_dashboards.iter().map(|_| seen_dashboard(self.own)).collect(),
-                alerts: seen_alerts(self.rules, case),
-                query,
-                ..model::grafana_state()
-            }),
-        };
-        let values = match self.settings {
-            Thing::Missing => None,
-            Thing::Wrong => Some(BTreeMap::new()),
-            Thing::Right => {
-                let mut values = desired.settings.as_ref().unwrap().values.clone();
-                if !self.remembers {
-                    values.remove(Retention::SETTING);
-                }
-                Some(values)
-            }
-        };
-        let copy = self.copy.filter(|_| self.is_pending()).map(|copy| copy.id.to_string());
-        let mut grafana = ObservedServer {
-            image: seen_image,
-            volume: volume(&self.grafana),
-            container: seen_container.clone(),
-            port_holder: port_holder(Role::Grafana, &self.influxdb, Role::Influxdb),
-            response,
-            version: runs_version.map(|version| format!("1.{version}.0")),
-            login: login.unwrap_or_default(),
-            ..model::observed_server()
-        };
-        if actual.is_some() && grafana.runs_unlabelled_version() {
-            files.get_or_insert_with(|| self.files(case));
-        }
-        grafana.content = files.map(|files| VolumeContent { files, copy });
-        let last = grafana.files().and_then(|files| files.last_image(grafana.image_label()));
-        let last = last.map(|last| ImageRef::parse(&last).unwrap());
-        let last_image = [LABEL, LABEL + 1].map(|version| case.named_image(version)).into_iter();
-        let last_image = last_image.filter(|image| image.name != case.image(Role::Grafana, case.version()));
-        let last_image = last_image.clone().find(|image| Some(&image.name) == last.as_ref());
+        let influxdb =
+            InfluxdbState { has_database: self.database, retention: Some(self.keeps).filter(|_| self.database) };
+        let mut values = desired.settings.as_ref().unwrap().values.clone();
+        values.retain(|name, _| self.settings == Thing::Right && (self.remembers || name != Retention::SETTING));
+        let values = (self.settings != Thing::Missing).then_some(values);
         Observed {
-            time: self.next_id.into(),
-            network,
-            network_users: self.network_is_used.then(|| "somebody".to_string()).into_iter().collect(),
+            time: NOW,
+            network: match self.networks {
+                0 => Network::Free,
+                count => Network::Ours((1..=count).map(|id| id.to_string()).collect()),
+            },
+            network_users: self.network_is_used.then(|| "other".to_string()).into_iter().collect(),
             settings: StoredSettings {
                 numbers: values.iter().map(|_| 1).collect(),
                 values,
-                upgrade,
+                upgrade: self.upgrade.clone(),
                 restore: self.restore.map(restore),
             },
             influxdb: ObservedServer {
-                image: image(&self.influxdb, LABEL),
-                volume: volume(&self.influxdb),
-                container: container(&self.influxdb, desired.container(Role::Influxdb).unwrap()),
-                port_holder: port_holder(Role::Influxdb, &self.grafana, Role::Grafana),
-                response: if runs(&self.influxdb) {
-                    ServerResponse::Answering(InfluxdbState {
-                        has_database: self.database,
-                        retention: Some(self.keeps).filter(|_| self.database),
-                    })
+                response: if self.influxdb.runs() {
+                    ServerResponse::Answering(influxdb)
                 } else {
                     ServerResponse::Unasked
                 },
-                ..model::observed_server()
+                ..self.seen_server(Role::Influxdb, desired, case)
             },
-            grafana: ObservedServer { last_image, ..grafana },
+            grafana: self.seen_grafana(desired, case),
             ..model::observed()
         }
     }
 
+    /// Removes all networks; a container cannot return to one.
+    pub fn lose_network(&mut self) {
+        self.networks = 0;
+        for srv in [&mut self.influxdb, &mut self.grafana] {
+            srv.container.iter_mut().for_each(|actual| actual.on_network = false);
+        }
+    }
+
+    /// Grafana's container, which must be in this state.
+    fn grafana_is(&self, run: RunState) -> Cont {
+        let actual = self.grafana.container.expect("no container");
+        assert_eq!(actual.run, run);
+        actual
+    }
+
     /// Executes one step as the real systems would; a violated precondition is a failure. Returns
-    /// `false` if Grafana rejects the known passwords, which ends the run.
+    /// `false` if the step fails, which ends the run.
     #[must_use]
     pub fn execute(&mut self, case: Case, login: Option<Credential>, step: &Step) -> bool {
-        match *step {
-            Step::PullImage(role) => self.server(role).image = true,
+        match step {
+            Step::PullImage(role) => self.server(*role).image = true,
             Step::CheckAddress(role, publish) => {
-                assert!(self.server(role).image && self.kept().is_some(), "there is nothing to check it with");
-                let is_held = |srv: &Srv| {
-                    srv.container.is_some_and(|actual| {
-                        let ip = if actual.open { "0.0.0.0" } else { "127.0.0.1" };
-                        is_up(actual.run) && collide(SocketAddr::new(ip.parse().unwrap(), actual.port), publish)
-                    })
-                };
-                assert!(!is_held(&self.influxdb) && !is_held(&self.grafana), "a managed container holds it");
-                return !(case.no_address && role == Role::Grafana);
+                assert!(self.server(*role).image && self.networks > 0, "there is nothing to check it with");
+                let holds =
+                    |srv: &Srv| srv.container.is_some_and(|one| one.is_up() && collide(one.address(), *publish));
+                assert!(!holds(&self.influxdb) && !holds(&self.grafana), "a managed container holds it");
+                return !(case.no_address && *role == Role::Grafana);
             }
             Step::CreateNetwork => {
-                assert!(self.networks.is_empty(), "newer engines refuse a second network of one name");
-                self.networks.push(self.next_id);
-                self.next_id += 1;
+                assert_eq!(self.networks, 0, "newer engines refuse a second network of one name");
+                self.networks = 1;
             }
-            Step::RemoveDuplicateNetworks => self.networks.truncate(1),
+            Step::RemoveDuplicateNetworks => self.networks = self.networks.min(1),
             Step::RemoveNetwork => {
-                let attached = |srv: &Srv| srv.container.is_some_and(|actual| actual.run == RunState::Running);
-                assert!(!attached(&self.influxdb) && !attached(&self.grafana), "the network is in use");
-                assert!(!self.network_is_used, "another container uses the network");
-                self.networks.clear();
+                assert!(!self.influxdb.runs() && !self.grafana.runs() && !self.network_is_used, "it is in use");
+                self.lose_network();
             }
             Step::SaveSettings { keeps_retention, .. } => {
                 self.settings = Thing::Right;
@@ -601,152 +592,134 @@ impl World {
                     self.remembers = true;
                 }
             }
-            Step::RemoveSettings => {
-                (self.settings, self.remembers, self.restore) = (Thing::Missing, false, None);
-            }
-            Step::BeginRestore(ref record) => {
+            Step::RemoveSettings => (self.settings, self.remembers, self.restore) = (Thing::Missing, false, None),
+            Step::BeginRestore(record) => {
                 assert!(self.settings == Thing::Missing || self.restore.is_some(), "an instance is overwritten");
                 (self.settings, self.restore) = (Thing::Right, Some(record.restore.process));
             }
-            Step::FinishRestore(ref record) => {
-                assert_eq!(self.restore, Some(record.restore.process), "another run took it over");
-                self.restore = None;
+            Step::FinishRestore(record) => {
+                assert_eq!(self.restore.take(), Some(record.restore.process), "another run took it over");
             }
-            Step::CreateVolume(role) => self.server(role).volume = true,
+            Step::CreateVolume(role) => self.server(*role).volume = true,
             Step::RemoveVolume(role) => {
-                assert!(self.server(role).container.is_none(), "the volume is in use");
-                self.server(role).volume = false;
-                self.empty(role);
+                assert!(self.server(*role).container.is_none(), "the volume is in use");
+                self.server(*role).volume = false;
+                self.empty(*role);
             }
-            Step::CreateContainer(ref new) => self.create(new, case),
+            Step::CreateContainer(new) => self.create(new, case),
             Step::WriteFirstPassword(password) => {
-                assert_eq!(self.db, None, "a password is written before the first start");
-                self.file = self.password(password, case);
-                assert_ne!(self.file, None);
+                assert_eq!(self.data.db, None, "a password is written before the first start");
+                self.data.file = Some(self.password(*password, case).unwrap());
             }
             Step::TryLogin(login) => {
-                assert_eq!(self.grafana.container.unwrap().run, RunState::Running);
-                if self.db != self.password(login, case) {
-                    return false;
-                }
+                self.grafana_is(RunState::Running);
+                return self.data.db == self.password(*login, case);
             }
             Step::StorePassword { login, replaces_pending } => {
-                assert!(self.grafana.container.is_some());
-                let accepted = self.password(login, case);
-                assert_eq!(accepted, self.db, "only what Grafana accepted is stored");
-                self.file = accepted;
-                self.pending = if replaces_pending { accepted } else { self.pending };
+                let accepted = self.password(*login, case);
+                assert!(self.grafana.container.is_some() && accepted == self.data.db, "it was not accepted");
+                self.data.file = accepted;
+                self.data.pending = if *replaces_pending { accepted } else { self.data.pending };
             }
-            Step::WritePendingPassword(new) => self.pending = self.password(new, case),
+            Step::WritePendingPassword(new) => self.data.pending = self.password(*new, case),
             Step::ChangePassword(new) => {
-                let actual = self.grafana.container.unwrap();
-                assert!(actual.run == RunState::Running && !actual.open, "only on loopback");
-                assert_eq!(self.db, Some(DEFAULT), "the default password is replaced");
-                self.db = self.password(new, case);
-                assert!(self.db.is_some_and(|new| new != DEFAULT) && self.pending == self.db);
+                assert!(!self.grafana_is(RunState::Running).open, "only on loopback");
+                assert_eq!(self.data.db, Some(DEFAULT), "the default password is replaced");
+                self.data.db = self.password(*new, case);
+                assert!(self.data.db.is_some_and(|new| new != DEFAULT) && self.data.pending == self.data.db);
             }
-            Step::CheckLoginForm => assert_ne!(self.db, Some(DEFAULT)),
+            Step::CheckLoginForm => assert_ne!(self.data.db, Some(DEFAULT)),
             Step::ResetPassword(new) => {
-                assert_eq!(self.grafana.container.unwrap().run, RunState::Running);
-                self.db = self.password(new, case);
-                assert_eq!(self.db, self.pending, "a run that ends now loses the password");
+                self.grafana_is(RunState::Running);
+                self.data.db = self.password(*new, case);
+                assert_eq!(self.data.db, self.data.pending, "a run that ends now loses the password");
             }
             Step::WriteVersion { version, .. } => {
-                let actual = self.grafana.container.unwrap();
-                assert_eq!((actual.run, Version(1, actual.version)), (RunState::Running, version));
-                (self.recorded, self.intended) = (Some(actual.version), None);
+                let actual = self.grafana_is(RunState::Running);
+                assert_eq!(Version(1, actual.version), *version);
+                (self.data.recorded, self.data.intended) = (Some(actual.version), None);
             }
             Step::WriteIntendedVersion { version, .. } => {
-                let actual = self.grafana.container.unwrap();
-                assert_eq!((actual.run, Version(1, actual.version)), (RunState::Created, version));
-                (self.intended, self.intended_for) = (Some(actual.version), actual.id);
+                let actual = self.grafana_is(RunState::Created);
+                assert_eq!(Version(1, actual.version), *version);
+                (self.data.intended, self.intends_container) = (Some(actual.version), true);
             }
             Step::ClearIntendedVersion => {
-                let actual = self.grafana.container.unwrap();
-                assert_eq!((actual.run, actual.id), (RunState::Created, self.intended_for));
-                self.intended = None;
+                self.grafana_is(RunState::Created);
+                assert!(self.intends_container, "another container's start was announced");
+                self.data.intended = None;
             }
-            Step::RecordUpgrade(ref upgrade) => {
-                let is_new = upgrade.state == UpgradeState::Unproven;
-                assert!(!is_new || self.settings != Thing::Missing, "it is noted beside the settings");
-                if self.settings == Thing::Missing {
-                    // If the settings cannot be read, the engine's client writes the run's beside the record.
-                    self.settings = Thing::Right;
-                }
-                self.upgrade = Some((upgrade.state, upgrade.id.parse().unwrap()));
-                let version = |image: &NamedImage| image.id.as_ref().map_or(self.ran, |id| id.parse().unwrap());
-                self.upgraded = (version(&upgrade.from), version(&upgrade.to));
-                // Time passes.
-                self.next_id += 1;
+            Step::RecordUpgrade(upgrade) => {
+                assert_ne!(self.settings, Thing::Missing, "it is recorded beside the settings");
+                let is_new = upgrade.id == NOW.to_string();
+                assert!(is_new || self.upgrade.as_ref().is_some_and(|current| current.id == upgrade.id), "{upgrade:?}");
+                self.copy = self.copy.map(|(data, is_current)| (data, is_current && !is_new));
+                self.upgrade = Some(Upgrade { id: EARLIER[0].into(), ..upgrade.as_ref().clone() });
             }
-            Step::EndUpgrade(ref end) => {
-                self.upgrade = end.as_ref().map(|upgrade| (upgrade.state, upgrade.id.parse().unwrap()));
+            Step::EndUpgrade(end) => {
+                self.upgrade = end.as_deref().cloned();
                 assert!(!self.is_pending(), "the copy may be needed as long as it is recorded");
                 self.copy = None;
             }
-            Step::CopyDatabase { ref upgrade } => {
-                let actual = self.grafana.container.unwrap();
-                assert_eq!(actual.run, RunState::Created, "nothing may have the database open");
-                assert_eq!(self.ran, LABEL, "what is copied is what ran before");
-                let id = upgrade.parse().unwrap();
-                assert_eq!(self.upgrade, Some((UpgradeState::Unproven, id)), "the record comes first");
-                self.copy = Some(self.copied(id));
+            Step::CopyDatabase { upgrade } => {
+                self.grafana_is(RunState::Created);
+                assert_eq!(self.data.ran, LABEL, "the copy is the database of the previous version");
+                assert!(upgrade == &NOW.to_string() && self.is_unproven(), "the record comes first");
+                self.copy = Some((self.data, true));
             }
             Step::RestoreDatabase => {
-                assert_eq!(
-                    self.grafana.container.unwrap().run,
-                    RunState::Created,
-                    "nothing may have the database open"
-                );
-                let copy = self.copy.take().unwrap();
-                assert_eq!(self.upgrade.unwrap().1, copy.id, "another upgrade's copy");
-                (self.ran, self.recorded, self.intended) = (copy.ran, copy.recorded, copy.intended);
-                (self.db, self.file, self.pending) = (copy.db, copy.file, copy.pending);
+                self.grafana_is(RunState::Created);
+                let (data, is_current) = self.copy.take().unwrap();
+                assert!(is_current && self.upgrade.is_some(), "another upgrade's copy");
+                self.data = data;
             }
             Step::ProveDashboard => {
-                let actual = self.grafana.container.unwrap();
-                assert_eq!(actual.run, RunState::Running, "it proves what runs");
-                assert!(actual.version > LABEL && !case.broken, "what proves itself is the new one");
-                assert_eq!((self.recorded, self.intended), (Some(actual.version), None));
+                let actual = self.grafana_is(RunState::Running);
+                assert!(actual.version > LABEL && !case.broken, "the new version proves itself");
+                assert_eq!((self.data.recorded, self.data.intended), (Some(actual.version), None));
             }
-            Step::RemoveContainer(role) => self.server(role).container = None,
-            Step::UnpauseContainer(role) => self.server(role).container.as_mut().unwrap().run = RunState::Running,
-            Step::StartContainer(role) => self.start(role, case.no_address),
+            Step::RemoveContainer(role) => {
+                self.server(*role).container = None;
+                self.intends_container &= *role != Role::Grafana;
+            }
+            Step::UnpauseContainer(role) => self.server(*role).container.as_mut().unwrap().run = RunState::Running,
+            Step::StartContainer(role) => self.start(*role, case.no_address),
             Step::AwaitAnswer(role) => {
-                let actual = self.server(role).container.unwrap();
+                let actual = self.server(*role).container.unwrap();
                 assert_eq!(actual.run, RunState::Running, "{role} must run to answer");
-                if role == Role::Grafana && case.broken && actual.version > LABEL {
+                if *role == Role::Grafana && case.broken && actual.version > LABEL {
                     return false;
                 }
-                self.slow &= role != Role::Grafana;
+                self.slow &= *role != Role::Grafana;
             }
             Step::CreateDatabase { retention, .. } => {
-                assert_eq!(self.influxdb.container.unwrap().run, RunState::Running);
+                assert!(self.influxdb.runs());
                 if !self.database {
                     self.keeps = retention.unwrap_or(Retention::Forever);
                 }
                 self.database = true;
             }
-            Step::SaveDashboard { .. }
-            | Step::SetHome { .. }
-            | Step::SaveDataSource { .. }
-            | Step::SaveAlertRules(_)
-            | Step::DeleteAlertRules(_)
-            | Step::VerifyQuery
-                if login.is_none_or(|login| self.password(login, case) != self.db) =>
-            {
-                panic!("nothing is signed in with {login:?}");
+            Step::SetRetention { from, to, .. } => {
+                assert_eq!((self.database, *from), (true, Some(self.keeps)), "the altered period was read before");
+                assert!(self.asked || !to.is_shorter_than(self.keeps), "points are dropped without a question");
+                self.keeps = *to;
             }
+            content => {
+                let accepted = login.and_then(|login| self.password(login, case));
+                assert!(accepted.is_some() && accepted == self.data.db, "nothing is signed in with {login:?}");
+                self.execute_in_grafana(case, content);
+            }
+        }
+        let exposed = self.grafana.container.is_some_and(|actual| actual.open) && self.grafana.runs();
+        assert!(!exposed || !self.is_open_to_all(), "a default password is accepted off loopback after {step:?}");
+        true
+    }
+
+    /// Executes a step on an object in Grafana.
+    fn execute_in_grafana(&mut self, case: Case, step: &Step) {
+        match step {
             Step::SaveDashboard { id: DashboardId::Bundled, .. } => self.dashboard = Thing::Right,
             Step::SaveDashboard { id: DashboardId::User(0), .. } if case.own => self.own = Thing::Right,
-            Step::SetRetention { from, to, .. } => {
-                assert_eq!((self.database, from), (true, Some(self.keeps)), "the altered period was read before");
-                assert!(self.asked || !to.is_shorter_than(self.keeps), "points are dropped without a question");
-                self.keeps = to;
-            }
-            // `down --deregister` is for external servers, but the model has containers.
-            Step::DeleteDashboard(_) | Step::DeleteFolder { .. } | Step::DeleteDataSource => unreachable!("{step}"),
-            Step::SaveDashboard { .. } => unreachable!("the dashboard does not exist"),
             Step::SetHome { .. } => {
                 assert_ne!(self.dashboard, Thing::Missing, "a home page must exist");
                 self.home = true;
@@ -762,141 +735,111 @@ impl World {
                 self.rules = Thing::Missing;
             }
             Step::VerifyQuery => {
-                assert!(
-                    self.database
-                        && self.influxdb.container.unwrap().run == RunState::Running
-                        && self.source == Thing::Right
-                );
+                assert!(self.database && self.influxdb.runs() && self.source == Thing::Right);
                 self.stale = false;
             }
-            Step::CreateOrganisation(_) | Step::CreateFolder { .. } => unreachable!("not specified"),
-        }
-        let exposed = self.grafana.container.is_some_and(|actual| actual.open && actual.run == RunState::Running);
-        assert!(!exposed || !self.is_open_to_all(), "a default password is accepted off loopback after {step:?}");
-        true
-    }
-
-    /// A copy of Grafana's database as it is now.
-    pub fn copied(&self, id: u32) -> Copied {
-        Copied {
-            id,
-            ran: self.ran,
-            recorded: self.recorded,
-            intended: self.intended,
-            db: self.db,
-            file: self.file,
-            pending: self.pending,
+            // `down --deregister` is for external servers, and no organisation or folder is desired.
+            _ => unreachable!("{step}"),
         }
     }
 
     /// Whether everyone knows the password of an administrator.
     pub fn is_open_to_all(&self) -> bool {
-        self.db == Some(DEFAULT) || self.accepts_admin
+        self.data.db == Some(DEFAULT) || self.accepts_admin
     }
 
     pub fn is_pending(&self) -> bool {
-        self.upgrade.is_some_and(|(state, _)| !matches!(state, UpgradeState::Undone | UpgradeState::Ended))
+        self.upgrade.as_ref().is_some_and(|one| !matches!(one.state, UpgradeState::Undone | UpgradeState::Ended))
     }
 
-    pub fn empty(&mut self, role: Role) {
-        match role {
-            Role::Influxdb => self.database = false,
-            Role::Grafana => {
-                (self.db, self.file, self.pending, self.accepts_admin) = (None, None, None, false);
-                (self.ran, self.recorded, self.intended, self.copy) = (0, None, None, None);
-                (self.home, self.stale) = (false, false);
-                (self.dashboard, self.own, self.source) = (Thing::Missing, Thing::Missing, Thing::Missing);
-                self.rules = Thing::Missing;
-            }
+    fn is_unproven(&self) -> bool {
+        self.upgrade.as_ref().is_some_and(|upgrade| upgrade.state == UpgradeState::Unproven)
+    }
+
+    fn empty(&mut self, role: Role) {
+        if role == Role::Influxdb {
+            self.database = false;
+            return;
         }
+        let World { data, accepts_admin, copy, dashboard, own, source, rules, home, stale, .. } = empty_world();
+        *self = World { data, accepts_admin, copy, dashboard, own, source, rules, home, stale, ..self.clone() };
     }
 
-    pub fn create(&mut self, new: &NewContainer, case: Case) {
+    fn create(&mut self, new: &NewContainer, case: Case) {
         let NewContainer { role, config, image_id, usage } = new;
-        let (password, open, port) = (config.password, config.is_open(), config.publish.port());
-        assert_eq!(*usage == ContainerUse::Service, port != 0, "{new:?}");
-        let is_named = |version: &u64| case.image(*role, *version) == config.image;
+        assert_eq!(*usage == ContainerUse::Service, config.publish.port() != 0, "{new:?}");
+        assert!(self.networks > 0, "the network does not exist");
         // The engine resolves a moving tag to the desired version.
-        let named = || [case.version(), LABEL, LABEL + 1].into_iter().find(is_named);
+        let named =
+            || [case.version(), LABEL, LABEL + 1].into_iter().find(|one| case.image(*role, *one) == config.image);
         let id = image_id.as_ref().and_then(|id| id.parse().ok()).filter(|_| *role == Role::Grafana);
-        let version = id.or_else(named).unwrap_or(LABEL);
-        let network = self.kept().expect("the network does not exist");
-        let id = self.next_id;
-        self.next_id += 1;
         let srv = self.server(*role);
-        assert!(srv.container.is_none(), "the name is taken");
-        assert!(srv.image, "the image does not exist");
-        assert!(srv.volume, "the volume does not exist");
-        let (spec, run) = (Spec::Right, RunState::Created);
-        srv.container = Some(Cont { spec, network, run, password, open, port, version, id });
+        assert!(srv.container.is_none() && srv.image && srv.volume, "{role}: {srv:?}");
+        srv.container = Some(Cont {
+            run: RunState::Created,
+            password: config.password,
+            open: config.is_open(),
+            port: config.publish.port(),
+            version: id.or_else(named).unwrap_or(LABEL),
+            ..Cont::running(*role)
+        });
     }
 
-    pub fn start(&mut self, role: Role, no_address: bool) {
-        let kept = self.kept();
-        let file = self.file;
+    fn start(&mut self, role: Role, no_address: bool) {
         let other = if role == Role::Grafana { self.influxdb } else { self.grafana };
         let actual = self.server(role).container.as_mut().expect("nothing to start");
-        let is_taken = other.container.is_some_and(|other| is_up(other.run) && other.port == actual.port);
+        let is_taken = other.container.is_some_and(|other| other.is_up() && other.port == actual.port);
         assert!(!is_taken, "{role} starts at a port that the other role holds");
-        assert_eq!(Some(actual.network), kept, "attached to a network that is gone");
+        assert!(actual.on_network, "attached to a network that is gone");
         actual.run = RunState::Running;
-        let (password, version) = (actual.password, actual.version);
-        assert!(!no_address || !actual.open || role != Role::Grafana, "it starts at an address that was not checked");
-        if role == Role::Grafana {
-            let with_file = password == PasswordSource::File;
-            assert!(!with_file || file.is_some(), "Grafana ends when its password's file is missing");
-            if self.db.is_none() {
-                self.db = if with_file { file } else { Some(DEFAULT) };
-            }
-            assert!(version >= self.ran, "an older Grafana starts on a migrated database");
-            let is_safe =
-                matches!((self.upgrade, self.copy), (Some((UpgradeState::Unproven, id)), Some(copy)) if copy.id == id);
-            assert!(self.ran == 0 || version == self.ran || is_safe, "a database is migrated without a copy");
-            self.ran = version;
+        let actual = *actual;
+        if role == Role::Influxdb {
+            return;
         }
+        assert!(!no_address || !actual.open, "it starts at an address that was not checked");
+        let with_file = actual.password == PasswordSource::File;
+        assert!(!with_file || self.data.file.is_some(), "Grafana ends when its password's file is missing");
+        if self.data.db.is_none() {
+            self.data.db = if with_file { self.data.file } else { Some(DEFAULT) };
+        }
+        let ran = self.data.ran;
+        assert!(actual.version >= ran, "an older Grafana starts on a migrated database");
+        let is_safe = self.is_unproven() && self.copy.is_some_and(|(_, is_current)| is_current);
+        assert!(ran == 0 || actual.version == ran || is_safe, "a database is migrated without a copy");
+        self.data.ran = actual.version;
     }
 
     /// The model's own definition of success.
     pub fn is_done(&self, case: Case) -> bool {
-        let fine = |role: Role, srv: &Srv| {
-            srv.container.is_some_and(|actual| {
-                actual.spec == Spec::Right
-                    && actual.port == case.port(role)
-                    && actual.run == RunState::Running
-                    && Some(actual.network) == self.kept()
-            })
+        let serves = |role: Role, srv: &Srv| {
+            let is_right = |actual: Cont| actual.spec == Spec::Right && actual.port == case.port(role);
+            srv.runs() && srv.container.is_some_and(|actual| actual.on_network && is_right(actual))
         };
-        let door = self.grafana.container.is_some_and(|actual| {
-            let own = self.db != Some(DEFAULT);
-            let labelled = actual.password == PasswordSource::File;
-            // If Grafana has its own password, the label leads the next run to the file.
-            let found = if own { labelled && self.file == self.db } else { !labelled || self.file == self.db };
-            actual.open == case.open && found && !(case.open && self.is_open_to_all())
-        });
-        let version = case.version();
-        let is_version = self.grafana.container.is_some_and(|actual| actual.version == version)
-            && (case.label() == Some(Version(1, version))
-                || (self.recorded == Some(version) && self.intended.is_none()));
-        let left_over = self.pending.is_some_and(|pending| Some(pending) != self.db);
-        let labelled = self.grafana.container.is_some_and(|actual| actual.password == PasswordSource::File);
-        let settled = !left_over || (self.db == Some(DEFAULT) && !labelled);
-        let keeps = case.retention.is_none_or(|desired| desired == self.keeps);
+        let (Some(actual), data, version) = (self.grafana.container, self.data, case.version()) else { return false };
+        let labelled = actual.password == PasswordSource::File;
+        let own = data.db != Some(DEFAULT);
+        // If Grafana has its own password, the label leads the next run to the file.
+        let is_stored = data.file == data.db;
+        let finds_password = if own { labelled && is_stored } else { !labelled || is_stored };
+        let is_safe = actual.open == case.open && !(case.open && self.is_open_to_all());
+        let is_settled = (!own && !labelled) || data.pending.is_none_or(|pending| Some(pending) == data.db);
+        let is_recorded = data.recorded == Some(version) && data.intended.is_none();
+        let is_version = actual.version == version && (is_recorded || case.label() == Some(Version(1, version)));
         let dashboards = self.dashboard == Thing::Right && (!case.own || self.own == Thing::Right);
         let alerts = match case.alerts {
             None => true,
             Some(true) => self.rules == Thing::Right,
             Some(false) => self.rules == Thing::Missing,
         };
-        let inside = self.database && keeps && self.source == Thing::Right && dashboards && alerts && !self.stale;
-        let servers = fine(Role::Influxdb, &self.influxdb) && fine(Role::Grafana, &self.grafana) && !self.is_pending();
-        let remembered = self.settings == Thing::Right && (case.retention.is_none() || self.remembers);
-        self.networks.len() == 1 && servers && is_version && door && settled && inside && remembered
+        let keeps = case.retention.is_none_or(|desired| desired == self.keeps && self.remembers);
+        self.networks == 1
+            && serves(Role::Influxdb, &self.influxdb)
+            && serves(Role::Grafana, &self.grafana)
+            && !self.is_pending()
+            && (is_version && finds_password && is_safe && is_settled)
+            && (self.database && self.source == Thing::Right && dashboards && alerts && !self.stale)
+            && (keeps && self.settings == Thing::Right)
     }
-}
-
-/// Whether a container in this state holds its published port.
-pub fn is_up(run: RunState) -> bool {
-    matches!(run, RunState::Running | RunState::Paused | RunState::Restarting)
 }
 
 /// The steps that are executed, with their phases, in possible orders: the roles run in parallel, so one lane before
@@ -913,24 +856,17 @@ pub fn orders(plan: &Plan) -> [Vec<(Phase, Step)>; 2] {
 pub fn empty_world() -> World {
     let empty = Srv { image: true, volume: false, container: None };
     World {
-        networks: vec![],
+        networks: 0,
         network_is_used: false,
-        next_id: 1,
         influxdb: empty,
         grafana: empty,
         database: false,
         keeps: Retention::Forever,
         asked: false,
-        db: None,
+        data: Data::default(),
         accepts_admin: false,
-        file: None,
-        pending: None,
-        ran: 0,
-        recorded: None,
-        intended: None,
-        intended_for: 0,
+        intends_container: false,
         upgrade: None,
-        upgraded: (LABEL, LABEL + 1),
         copy: None,
         dashboard: Thing::Missing,
         own: Thing::Missing,
@@ -938,36 +874,22 @@ pub fn empty_world() -> World {
         rules: Thing::Missing,
         home: false,
         stale: false,
+        slow: false,
         settings: Thing::Missing,
         remembers: false,
         restore: None,
-        slow: false,
     }
 }
 
 /// The state after a first `up`.
 pub fn whole_world() -> World {
-    let srv = |role: Role| {
-        let actual = Cont {
-            spec: Spec::Right,
-            network: 1,
-            run: RunState::Running,
-            password: PasswordSource::Default,
-            open: false,
-            port: role.port(),
-            version: LABEL,
-            id: 0,
-        };
-        Srv { image: true, volume: true, container: Some(actual) }
-    };
+    let srv = |role| Srv { image: true, volume: true, container: Some(Cont::running(role)) };
     World {
-        networks: vec![1],
-        next_id: 2,
+        networks: 1,
         influxdb: srv(Role::Influxdb),
         grafana: srv(Role::Grafana),
         database: true,
-        db: Some(DEFAULT),
-        ran: LABEL,
+        data: Data { db: Some(DEFAULT), ran: LABEL, ..Data::default() },
         dashboard: Thing::Right,
         source: Thing::Right,
         home: true,
@@ -988,11 +910,6 @@ pub fn steps(plan: &Plan) -> Vec<Step> {
 }
 
 pub fn restore(run: u32) -> UnfinishedRestore {
-    UnfinishedRestore {
-        id: run.to_string(),
-        archive: "/saved".into(),
-        digest: "d1".into(),
-        machine: "box".into(),
-        process: run,
-    }
+    let (id, machine) = (run.to_string(), "box".into());
+    UnfinishedRestore { id, archive: "/saved".into(), digest: "d1".into(), machine, process: run }
 }
