@@ -42,7 +42,7 @@ impl Attempt {
 /// The interval at which the stored password is read again after a rejected login.
 const READ_AGAIN: Duration = Duration::from_secs(30);
 
-/// The logins that were tried at the current container of Grafana.
+/// The logins that were tried at the current Grafana.
 #[derive(Debug, Clone, Default)]
 pub struct LoginAttempts {
     accepted: Option<Attempt>,
@@ -52,7 +52,7 @@ pub struct LoginAttempts {
     given_up: Option<GivenUp>,
 }
 
-/// The end of all attempts.
+/// Why and when the attempts ended.
 #[derive(Debug, Clone)]
 struct GivenUp {
     /// Grafana's message.
@@ -107,7 +107,7 @@ impl LoginAttempts {
     /// Allows every login again if the files have changed since the attempts ended.
     pub(crate) fn retry_with(&mut self, files: &VolumeFiles, now: Instant) {
         let Some(ended) = &mut self.given_up else { return };
-        // Files that were not read before cannot have changed.
+        // Without an earlier copy, a change cannot be detected.
         if ended.files.as_ref().is_none_or(|earlier| earlier == files) {
             (ended.at, ended.files) = (now, Some(files.clone()));
         } else {
@@ -201,7 +201,8 @@ impl LoginState {
         Self { accepted, account, file, has_default_password, default_login: DefaultLogin::NotTried }
     }
 
-    /// Whether the files in the volume may differ from the accepted password.
+    /// Whether the files in the volume must be read: the password file may contain another password than the accepted
+    /// one.
     #[must_use]
     pub fn needs_files(accepted: &Attempt, actual: Option<&OurContainer>) -> bool {
         let may_differ = |actual: &OurContainer| !is_default(accepted) || actual.is_made_with_file();

@@ -23,7 +23,7 @@ pub(crate) struct Connection {
     pub(super) http: Http,
     /// The engine's id of the container.
     container: Option<String>,
-    /// The logins tried at Grafana's container.
+    /// The logins tried at the current Grafana.
     pub(super) attempts: LoginAttempts,
     /// A client that is signed in with the accepted login.
     pub(super) client: Option<Rc<Grafana>>,

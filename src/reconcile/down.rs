@@ -55,7 +55,7 @@ pub(crate) async fn down(
         if plan.is_idle() {
             warn_about_restore(session.stack(), &seen, session.listener());
             let up = plan::up(session.stack(), &seen, UpOptions::default());
-            let mut status = summarize(session, &mut connections, &seen, &up, false).await?;
+            let mut status = summarize(session, &connections, &seen, &up, false).await?;
             for kept in hints::kept(&plan) {
                 session.listener().on(Event::Warning(&kept));
                 status.hints.push(kept);
@@ -156,7 +156,7 @@ pub(crate) async fn plan_down(session: &Session, options: DownOptions) -> Result
     items.extend(plan::down(session.stack(), &seen, options.volumes).items);
     let plan = Plan::new(items);
     let up = plan::up(session.stack(), &seen, UpOptions::default());
-    let mut status = summarize(session, &mut connections, &seen, &up, false).await?;
+    let mut status = summarize(session, &connections, &seen, &up, false).await?;
     status.hints.extend(hints::kept(&plan));
     let volumes = volumes_to_delete(session.stack(), &plan);
     let questions = if volumes.is_empty() || plan.blocker().is_some() { vec![] } else { vec![deletion(&volumes)] };

@@ -11,7 +11,7 @@ use crate::http::Auth;
 use crate::model::login::{
     Attempt, Credential, DefaultLogin, LoginAttempts, LoginState, NextLogin, SignedInAccount, next_login,
 };
-use crate::model::observed::{self, OurContainer, ServerResponse};
+use crate::model::observed::{self, ObservedServer, OurContainer, ServerResponse};
 use crate::model::role::Role;
 use crate::model::stack::{Login, Secret};
 use crate::model::volume_content::VolumeFiles;
@@ -63,8 +63,8 @@ impl Session {
     }
 
     /// Signs in and reads Grafana's content. `health` has just answered. A Grafana with anonymous
-    /// access answers requests even if the password is wrong. Adds the files in the volume to `files` if a login
-    /// depends on them.
+    /// access answers requests even if the password is wrong. Sets `files` to the files in the volume whenever it
+    /// reads them.
     pub(super) async fn observe_signed_in(
         &self,
         connection: &mut Connection,
@@ -112,7 +112,8 @@ impl Session {
         }
     }
 
-    /// The login to send next: the accepted one, otherwise the one that [`next_login`] chooses.
+    /// The login to send next: the accepted one, otherwise the one that [`next_login`] chooses. If Grafana rejects an
+    /// accepted one, the others are tried: at most four in all, and Grafana locks a user out after five.
     async fn next_attempt(
         &self,
         connection: &Connection,
@@ -154,7 +155,7 @@ impl Session {
         Ok(default_login.map(|default_login| LoginState { default_login, ..login }))
     }
 
-    /// Tries whether admin/admin is rejected by every way to sign in.
+    /// Checks whether every way to sign in rejects admin/admin.
     async fn default_login(&self, connection: &Connection, login: LoginState) -> Result<DefaultLogin> {
         let default = Secret::new(Login::PUBLIC_PASSWORD);
         let admin = self.grafana_client(connection, Auth::Basic(Login::ADMIN.into(), default.clone()));
@@ -184,16 +185,18 @@ impl Session {
     pub(crate) async fn grafana_password(
         &self,
         connection: &Connection,
-        actual: Option<&OurContainer>,
+        seen: &ObservedServer<observed::GrafanaState>,
     ) -> Result<Option<Secret>> {
         if let Some(accepted) = connection.attempts.accepted()
             && accepted.credential != Credential::Token
         {
             return Ok(Some(accepted.secret.clone()));
         }
-        let files = match actual {
-            Some(actual) if actual.is_made_with_file() => Some(self.read_files(connection).await?),
-            _ => None,
+        let is_stored = seen.container.ours().is_some_and(OurContainer::is_made_with_file);
+        let files = match &seen.content {
+            _ if !is_stored || seen.unreadable.is_some() => None,
+            Some(content) => Some(content.files.clone()),
+            None => Some(self.read_files(connection).await?),
         };
         let stored = self.attempt(Credential::Stored, files.as_ref());
         let shown = stored.or_else(|| self.attempt(Credential::Default, None));
@@ -260,12 +263,32 @@ impl Session {
 
     pub(super) async fn store_password(
         &self,
-        connection: &Connection,
+        connection: &mut Connection,
         login: Credential,
         replaces_pending: bool,
     ) -> Result<()> {
-        let password = self.planned(connection, login).await?.secret;
-        self.docker()?.write_password(connection.container()?, &password, replaces_pending).await
+        let mut stored = self.planned(connection, login).await?;
+        let accepted = connection.attempts.accepted().filter(|accepted| accepted.credential == login);
+        if let Some(accepted) = accepted.filter(|accepted| **accepted != stored).cloned() {
+            // The file was replaced since: by an earlier step, or by another process that has changed the password.
+            stored = self.still_accepted(connection, accepted).await?;
+        }
+        self.docker()?.write_password(connection.container()?, &stored.secret, replaces_pending).await
+    }
+
+    /// Sends an accepted login once more.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] if Grafana rejects it now.
+    async fn still_accepted(&self, connection: &mut Connection, accepted: Attempt) -> Result<Attempt> {
+        match self.grafana_client(connection, self.auth(&accepted)).try_to_sign_in().await {
+            Ok(()) => Ok(accepted),
+            Err(Error::Refused { message, .. }) => {
+                connection.reject(accepted);
+                Err(Error::Raced { doing: "store Grafana's password".into(), why: message })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) async fn write_pending_password(&self, connection: &Connection, password: Credential) -> Result<()> {

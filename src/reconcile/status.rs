@@ -75,13 +75,13 @@ pub(crate) async fn reopen<T, F: Future<Output = Result<T>>>(
 
 pub(crate) async fn summarize(
     session: &Session,
-    connections: &mut Connections,
+    connections: &Connections,
     seen: &Observed,
     plan: &Plan,
     show_secrets: bool,
 ) -> Result<Status> {
     let reports = reports(session, &connections.influxdb, seen).await;
-    let account = account(session, &mut connections.grafana, seen, show_secrets).await?;
+    let account = account(session, &connections.grafana, seen, show_secrets).await?;
     let mut status = Status::new(session.stack(), seen, plan, reports, account);
     if let Some(own) = address_of_this_machine() {
         status.exposures = exposures(session.stack(), seen, own, &session.listener).await;
@@ -108,7 +108,7 @@ async fn reports(session: &Session, influxdb: &Connection, seen: &Observed) -> R
 
 async fn account(
     session: &Session,
-    grafana: &mut Connection,
+    grafana: &Connection,
     seen: &Observed,
     show_secrets: bool,
 ) -> Result<AccountStatus> {
@@ -123,6 +123,6 @@ async fn account(
         }),
     };
     let password =
-        if show_secrets && actual.is_some() { session.grafana_password(grafana, actual).await? } else { None };
+        if show_secrets && actual.is_some() { session.grafana_password(grafana, &seen.grafana).await? } else { None };
     Ok(AccountStatus { user: stack.login.user.clone(), password, is_default, is_known })
 }

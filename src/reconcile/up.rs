@@ -97,7 +97,7 @@ async fn converge(
         }
         if plan.in_sync() {
             warn_at_end(session, &seen, &plan, &executed);
-            let status = summarize(session, &mut connections, &seen, &plan, false).await?;
+            let status = summarize(session, &connections, &seen, &plan, false).await?;
             return Ok(Outcome { executed, status });
         }
         if let (Some(unreadable), true) = (plan.unreadable(), plan.is_idle()) {
@@ -215,7 +215,7 @@ pub(crate) async fn plan_up(session: &Session, options: UpOptions) -> Result<Pre
     let plan = plan::up(stack, &seen, options);
     // No confirmation is requested while there is a blocker.
     let questions = if plan.blocker().is_none() { plan::questions(stack, &seen, &plan) } else { Vec::new() };
-    let status = summarize(session, &mut connections, &seen, &plan, false).await?;
+    let status = summarize(session, &connections, &seen, &plan, false).await?;
     Ok(Preview { plan, questions: questions.iter().map(Question::to_string).collect(), status })
 }
 

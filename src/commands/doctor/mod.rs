@@ -134,7 +134,7 @@ impl Examination<'_> {
         let seen = session.observe(&mut self.connections, Depth::Servers).await?;
         crate::reconcile::expect_restored(stack, &seen)?;
         let plan = plan::up(stack, &seen, UpOptions::default());
-        let status = crate::reconcile::summarize(session, &mut self.connections, &seen, &plan, false).await?;
+        let status = crate::reconcile::summarize(session, &self.connections, &seen, &plan, false).await?;
         let observing = started.elapsed();
         status.exposures.iter().for_each(|warning| listener.on(Event::Warning(warning)));
         let target = WriteTarget::new(stack, &seen, self.from);
