@@ -545,9 +545,7 @@ fn with_upgrades(world: &World) -> Vec<World> {
         return vec![];
     }
     let new = LABEL + 1;
-    // The record is part of the settings.
-    let settings = if world.settings == Thing::Missing { Thing::Wrong } else { world.settings };
-    let with = |state| World { upgrade: Some(Case::default().recorded_upgrade(state)), settings, ..world.clone() };
+    let with = |state| World { upgrade: Some(Case::default().recorded_upgrade(state)), ..world.clone() };
     let mut all = vec![with(UpgradeState::Undone), with(UpgradeState::Ended)];
     for state in [UpgradeState::Unproven, UpgradeState::Refused, UpgradeState::Postponed] {
         let mut pending = World { copy: Some((world.data, true)), ..with(state) };

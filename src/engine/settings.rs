@@ -89,11 +89,7 @@ impl Docker {
         values: Option<&BTreeMap<String, Remembered>>,
         upgrade: Option<&Upgrade>,
     ) -> Result<()> {
-        self.save(instance, |stored| {
-            let values = stored.values.as_ref().or(values).ok_or("another process removed them")?;
-            Ok(StoredSettings { values: Some(values.clone()), upgrade: upgrade.cloned(), ..stored.clone() })
-        })
-        .await
+        self.save(instance, |stored| with_upgrade(stored, values, upgrade).ok_or("another process removed them")).await
     }
 
     /// Ends an upgrade: writes its last record or removes it, then deletes the copy of the database in `container`. The
@@ -199,6 +195,20 @@ fn unconfirmed(values: &BTreeMap<String, Remembered>) -> StoredSettings {
     StoredSettings { values: Some(none.keep_retention(values)), ..none }
 }
 
+/// The stored settings with another record of an upgrade, or `values` if the stored ones cannot be read. The retention
+/// period of `values` is not confirmed yet.
+fn with_upgrade(
+    stored: &StoredSettings,
+    values: Option<&BTreeMap<String, Remembered>>,
+    upgrade: Option<&Upgrade>,
+) -> Option<StoredSettings> {
+    let values = match &stored.values {
+        Some(values) => values.clone(),
+        None => stored.keep_retention(values?),
+    };
+    Some(StoredSettings { values: Some(values), upgrade: upgrade.cloned(), ..stored.clone() })
+}
+
 fn name(instance: &str, number: u64) -> String {
     format!("{instance}-settings-{number}")
 }
@@ -226,6 +236,7 @@ pub(super) fn among(volumes: &[EngineVolume], instance: &str) -> StoredSettings 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::retention::Retention;
 
     #[test]
     fn a_restore_replaces_nothing_but_the_confirmed_unfinished_one() {
@@ -248,6 +259,22 @@ mod tests {
         for (restore, replaced) in [(Some(other.clone()), None), (Some(third), Some(&other)), (None, Some(&other))] {
             assert!(expect_replaceable(&stored(restore), &own, replaced).is_err());
         }
+    }
+
+    #[test]
+    fn the_record_of_an_upgrade_stores_no_unconfirmed_retention() {
+        let remembered = |value: &str| Remembered { value: value.into(), from_file: false };
+        let values = |days: &str| {
+            let both = [("database", "d"), (Retention::SETTING, days)];
+            both.map(|(name, value)| (name.to_string(), remembered(value))).into()
+        };
+        let (own, kept): (BTreeMap<_, _>, BTreeMap<_, _>) = (values("2d"), values("90d"));
+        let stored = StoredSettings { numbers: vec![1], values: Some(kept.clone()), ..StoredSettings::default() };
+        assert_eq!(with_upgrade(&stored, Some(&own), None).unwrap().values, Some(kept));
+        let unreadable = StoredSettings { values: None, ..stored };
+        let written = with_upgrade(&unreadable, Some(&own), None).unwrap().values.unwrap();
+        assert_eq!(written, [("database".to_string(), remembered("d"))].into());
+        assert_eq!(with_upgrade(&unreadable, None, None), None);
     }
 
     #[test]
