@@ -24,6 +24,7 @@ use crate::error::{Error, Refusal, Result};
 use crate::influxdb::activity::INTERNAL;
 use crate::model::event::Event;
 use crate::model::invocation::shell_path;
+use crate::model::last_run::LastRun;
 use crate::model::native::{System, package};
 use crate::model::observed::{Observed, RunState};
 use crate::model::results::{BackedUp, SchemaVersion, Seconds};
@@ -173,7 +174,7 @@ async fn describe(session: &Session, connections: &Connections, seen: &Observed)
         database: stack.database.clone(),
         databases: databases.into_iter().filter(|name| name != INTERNAL).map(|name| (name, false)).collect(),
         influxdb: seen.influxdb.version.clone().unwrap_or_default(),
-        grafana: grafana.or(seen.grafana.recorded().map(|ran| ran.to_string())).unwrap_or_default(),
+        grafana: grafana.or(LastRun::of(&seen.grafana, None).recorded.map(|ran| ran.to_string())).unwrap_or_default(),
     })
 }
 

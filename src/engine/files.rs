@@ -341,14 +341,7 @@ mod tests {
         let files = unpacked(&archive).unwrap();
         assert_eq!(files.password, Some(Secret::new("a b ")));
         assert_eq!(files.pending, Some(Secret::new("c")));
-        assert_eq!(files.newest_version(None), Some(Version(12, 4)));
-        // The last image that ran is not too old, whatever its tag says.
-        assert!(files.ran_last(&ImageRef::parse("grafana:x").unwrap()));
-        assert_eq!(
-            files.newest_version(Some(Version(13, 0))),
-            Some(Version(12, 4)),
-            "a recorded version outranks a label"
-        );
+        assert_eq!(files.ran, RanVersion::parse("12.4 grafana:x"));
         assert_eq!(unpacked(&[]).unwrap(), VolumeFiles::default());
     }
 

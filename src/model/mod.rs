@@ -16,6 +16,7 @@ pub(crate) mod hints;
 pub mod image;
 pub(crate) mod instances;
 pub mod invocation;
+pub mod last_run;
 pub mod login;
 mod names;
 pub(crate) mod native;

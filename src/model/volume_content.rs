@@ -46,39 +46,22 @@ impl RanVersion {
         Some(Self { version, image: parts.next().map(String::from), container: parts.next().map(String::from) })
     }
 
+    /// The image, if recorded.
+    pub(crate) fn image(&self) -> Option<ImageRef> {
+        self.image.as_deref().and_then(|image| ImageRef::parse(image).ok())
+    }
+
     /// The version, if the image's tag names it. Earlier versions of clipper-metrics used the tag
     /// of any image.
-    fn of_tag(&self) -> Option<Version> {
-        let image = self.image.as_deref().and_then(|image| ImageRef::parse(image).ok());
-        Some(self.version).filter(|_| image.is_none_or(|image| image.version().is_some()))
+    pub(crate) fn of_tag(&self) -> Option<Version> {
+        Some(self.version).filter(|_| self.image().is_none_or(|image| image.version().is_some()))
     }
 }
 
 impl VolumeFiles {
-    /// The newest version that may have run on the volume, including the one that its label names.
-    #[must_use]
-    pub(crate) fn newest_version(&self, label: Option<Version>) -> Option<Version> {
-        let ran = self.ran.as_ref().map(|ran| ran.version);
-        ran.or(label).max(self.intended.as_ref().and_then(RanVersion::of_tag))
-    }
-
-    /// The last image that may have run on the volume, including the one that its label names.
-    #[must_use]
-    pub fn last_image(&self, label: Option<String>) -> Option<String> {
-        let image = |one: &Option<RanVersion>| one.as_ref().and_then(|one| one.image.clone());
-        image(&self.intended).or(image(&self.ran)).or(label)
-    }
-
     /// Whether a start of this container was announced.
     #[must_use]
     pub(crate) fn is_intended_for(&self, container: &str) -> bool {
         self.intended.as_ref().is_some_and(|intended| intended.container.as_deref() == Some(container))
-    }
-
-    /// Whether the image is the last one that ran, whatever its tag says.
-    #[must_use]
-    pub(crate) fn ran_last(&self, image: &ImageRef) -> bool {
-        let last = self.ran.as_ref().and_then(|ran| ran.image.as_deref());
-        self.intended.is_none() && last == Some(image.to_string().as_str())
     }
 }

@@ -12,7 +12,7 @@ use crate::clock::micros_since_1970;
 use crate::engine::{Seen, SeenRole};
 use crate::error::{Error, Refusal, Result};
 use crate::http::{Auth, PROBE};
-use crate::model::image::ImageRef;
+use crate::model::last_run::image_in_volume;
 use crate::model::login::LoginState;
 use crate::model::observed::{
     self, ContainerState, Network, Observed, ObservedServer, OurContainer, PortHolder, RunState, ServerResponse,
@@ -221,12 +221,9 @@ impl Session {
     /// The image that ran last according to the volume's content, if it is not the specified one.
     async fn last_image(&self, seen: &ObservedServer<observed::GrafanaState>) -> Result<Option<NamedImage>> {
         let Some(spec) = self.stack.container(Role::Grafana) else { return Ok(None) };
-        let Some(last) = seen.files().and_then(|files| files.last_image(seen.image_label())) else { return Ok(None) };
-        let Ok(name) = ImageRef::parse(&last) else { return Ok(None) };
-        if name == spec.config.image {
-            return Ok(None);
-        }
-        let id = self.docker()?.image_called(&last).await?.map(|image| image.id);
+        let named = image_in_volume(seen).filter(|name| seen.content.is_some() && *name != spec.config.image);
+        let Some(name) = named else { return Ok(None) };
+        let id = self.docker()?.image_called(&name.to_string()).await?.map(|image| image.id);
         Ok(Some(NamedImage { name, id }))
     }
 

@@ -20,7 +20,7 @@ use crate::model::role::Role;
 use crate::model::stack::{Remembered, UnfinishedRestore};
 use crate::model::upgrade::{NamedImage, Upgrade};
 use crate::model::version::Version;
-use crate::model::volume_content::{VolumeContent, VolumeFiles};
+use crate::model::volume_content::VolumeContent;
 
 /// A snapshot of everything that a stack describes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,15 +177,6 @@ impl<S> ObservedServer<S> {
         }
     }
 
-    /// The image that the volume was created for, if recorded.
-    #[must_use]
-    pub fn image_label(&self) -> Option<String> {
-        match &self.volume {
-            VolumeState::Ours { image, .. } => image.clone(),
-            VolumeState::Absent | VolumeState::Foreign => None,
-        }
-    }
-
     /// The version that the server reports.
     #[must_use]
     pub(crate) fn running_version(&self) -> Option<Version> {
@@ -196,24 +187,6 @@ impl<S> ObservedServer<S> {
     #[must_use]
     pub fn runs_unlabelled_version(&self) -> bool {
         self.running_version().is_some_and(|runs| Some(runs) != self.label())
-    }
-
-    /// The last version known to have run on Grafana's volume. The file in the volume is newer than the label.
-    #[must_use]
-    pub(crate) fn recorded(&self) -> Option<Version> {
-        let ran = self.content.as_ref().and_then(|content| content.files.ran.as_ref());
-        ran.map(|ran| ran.version).or(self.label())
-    }
-
-    /// The files in Grafana's volume. The announcement of a start that did not happen does not count.
-    #[must_use]
-    pub fn files(&self) -> Option<VolumeFiles> {
-        let mut files = self.content.as_ref()?.files.clone();
-        let waiting = self.container.ours().filter(|actual| actual.run == RunState::Created);
-        if waiting.is_some_and(|actual| files.is_intended_for(&actual.id)) {
-            files.intended = None;
-        }
-        Some(files)
     }
 }
 

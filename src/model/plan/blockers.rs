@@ -2,7 +2,6 @@
 
 use super::server::ServerContext;
 use super::{BlockReason, Blocker, upgrade};
-use crate::model::image::ImageRef;
 use crate::model::native::{System, package};
 use crate::model::observed::{
     ContainerState, ManagedServer, OurContainer, PortHolder, RunState, ServerResponse, VolumeState,
@@ -240,13 +239,6 @@ pub(super) fn never_pulled(stack: &Stack, spec: &DesiredContainer) -> Option<Blo
     })
 }
 
-/// Grafana migrates its database only upwards, so an image whose tag names an older version must
-/// not start on it.
-pub(super) fn older_version(spec: &DesiredContainer, image: &ImageRef, on_volume: Version) -> Option<Blocker> {
-    (spec.role == Role::Grafana && image.version()? < on_volume)
-        .then(|| migrated(spec, &format!("image {image}"), on_volume))
-}
-
 /// The login must be tried on the last image that ran, which is no longer on the engine.
 pub(super) fn needs_last_image(stack: &Stack, spec: &DesiredContainer, last: &str) -> Blocker {
     Blocker {
@@ -263,6 +255,7 @@ pub(super) fn needs_last_image(stack: &Stack, spec: &DesiredContainer, last: &st
     }
 }
 
+/// Grafana migrates its database only upwards, so an older version must not start on it.
 pub(super) fn migrated(spec: &DesiredContainer, older: &str, on_volume: Version) -> Blocker {
     Blocker {
         kind: BlockReason::Image,

@@ -8,7 +8,6 @@ use super::running::start;
 use super::server::ServerContext;
 use super::{BlockReason, Blocker, ContainerUse, NewContainer, Step, upgrade};
 use crate::model::container_config::{ContainerConfig, PasswordSource};
-use crate::model::image::ImageRef;
 use crate::model::login::{Credential, DefaultLogin, PasswordFile, SignedInAccount};
 use crate::model::observed::{OurContainer, RunState, ServerResponse, VolumeState};
 use crate::model::role::Role;
@@ -270,7 +269,7 @@ pub(super) fn private_start<S>(
     if can_start && context.stack.login.is_admin() {
         return Ok(start(context, actual));
     }
-    let new = private_container(context, actual)?;
+    let new = private_container(context)?;
     let image = NamedImage { name: new.config.image.clone(), id: new.image_id.clone() };
     // The name of the last image may belong to another one by now.
     let guard = upgrade::before_start(context, &image);
@@ -280,25 +279,20 @@ pub(super) fn private_start<S>(
 }
 
 /// A private container of the image that ran last: a rejected login must not leave a migrated database behind.
-fn private_container<S>(context: &ServerContext<'_, S>, actual: &OurContainer) -> Result<NewContainer, Blocker> {
-    let ServerContext { stack, spec, seen, .. } = context;
+fn private_container<S>(context: &ServerContext<'_, S>) -> Result<NewContainer, Blocker> {
+    let ServerContext { stack, spec, .. } = context;
     let password = if has_stored_password(context) { PasswordSource::File } else { PasswordSource::Default };
-    let new = |image: ImageRef, image_id: Option<String>| NewContainer {
-        role: Role::Grafana,
-        config: ContainerConfig { image, password, ..private(spec) },
-        image_id,
-        usage: ContainerUse::Login,
+    let image = match &context.last.image_on_engine {
+        Some(last) if last.id.is_none() => return Err(needs_last_image(stack, spec, &last.name.to_string())),
+        Some(last) => last.clone(),
+        None => upgrade::desired_image(context),
     };
-    let shown = actual.config.as_ref().filter(|_| actual.run != RunState::Created);
-    match (shown, &seen.last_image) {
-        (Some(made), _) => Ok(new(made.image.clone(), Some(actual.image_id.clone()))),
-        (None, Some(last)) if last.id.is_some() => Ok(new(last.name.clone(), last.id.clone())),
-        (None, Some(last)) => Err(needs_last_image(stack, spec, &last.name.to_string())),
-        (None, None) => {
-            let image = upgrade::desired_image(context);
-            Ok(new(image.name, image.id))
-        }
-    }
+    Ok(NewContainer {
+        role: Role::Grafana,
+        config: ContainerConfig { image: image.name, password, ..private(spec) },
+        image_id: image.id,
+        usage: ContainerUse::Login,
+    })
 }
 
 /// The engine's loopback is out of reach, so no login can be verified on a private Grafana.

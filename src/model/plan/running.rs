@@ -75,7 +75,7 @@ fn answering<S>(context: &ServerContext<'_, S>) -> Result<ServerPlan, Blocker> {
     if spec.role != Role::Grafana {
         return Ok(ServerPlan::new(Finding::InSync));
     }
-    if let (Some(runs), Some(recorded)) = (seen.running_version(), seen.recorded())
+    if let (Some(runs), Some(recorded)) = (seen.running_version(), context.last.recorded)
         && runs < recorded
     {
         return Err(Blocker { kind: BlockReason::Server, ..migrated(spec, &format!("Grafana {runs}"), recorded) });
@@ -111,12 +111,11 @@ fn answering<S>(context: &ServerContext<'_, S>) -> Result<ServerPlan, Blocker> {
 
 /// Records the running version and its image, from which the next upgrade starts.
 fn unrecorded_version<S>(context: &ServerContext<'_, S>) -> Option<Step> {
-    let ServerContext { spec, seen, upgrade, .. } = context;
+    let ServerContext { spec, seen, upgrade, last, .. } = context;
     let made = seen.container.ours().and_then(|actual| actual.config.as_ref()).map(|made| &made.image);
     let image = made.unwrap_or(&spec.config.image);
     let runs = seen.running_version();
     let is_tried = upgrade.is_some_and(|upgrade| upgrade.state == UpgradeState::Unproven);
-    let is_unrecorded =
-        runs != seen.recorded() || (is_tried && seen.files().is_some_and(|files| !files.ran_last(image)));
+    let is_unrecorded = runs != last.recorded || (is_tried && !last.is_recorded(image));
     runs.filter(|_| is_unrecorded).map(|version| Step::WriteVersion { version, image: image.clone() })
 }

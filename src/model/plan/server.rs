@@ -6,6 +6,7 @@
 use super::blockers::{managed_server, not_the_container, refused, unusable_server};
 use super::container::{container, needs_content};
 use super::{BlockReason, Blocker, Finding, Item, Phase, Resource, Step, UpOptions};
+use crate::model::last_run::LastRun;
 use crate::model::login::Credential;
 use crate::model::observed::{
     ContainerState, ManagedServer, ObservedServer, OurContainer, RunState, ServerResponse, VolumeState,
@@ -25,6 +26,8 @@ pub(super) struct ServerContext<'a, S> {
     pub(super) frees_port_first: bool,
     /// A pending upgrade of Grafana.
     pub(super) upgrade: Option<&'a Upgrade>,
+    /// The last run on Grafana's volume.
+    pub(super) last: LastRun,
     /// The time of the snapshot, in microseconds since 1970.
     pub(super) time: u128,
 }
@@ -131,7 +134,8 @@ pub(super) fn server<S>(
         Service::External { url } => external(stack, role, &url.to_string(), seen, frees_port_first),
         Service::Container(spec) => {
             let upgrade = upgrade.filter(|_| role == Role::Grafana);
-            container(&ServerContext { stack, spec, seen, options, frees_port_first, upgrade, time })
+            let last = LastRun::of(seen, upgrade);
+            container(&ServerContext { stack, spec, seen, options, frees_port_first, upgrade, last, time })
         }
     };
     let ServerPlan { finding, steps, until, login } = planned.unwrap_or_else(ServerPlan::blocked);
