@@ -9,7 +9,7 @@ use clipper_metrics::model::login::{Credential, DefaultLogin, LoginState, Signed
 use clipper_metrics::model::observed::{
     ActualAlerts, ActualDashboard, ActualRule, AlertRulesState, ContainerState, DashboardState, DataSourceState,
     GrafanaState, Image, ManagedServer, Network, Observed, OrganisationState, OurContainer, PortHolder, Query,
-    RunState, ServerResponse, StoredSettings, StoredVersion, Unreadable, VolumeState,
+    RunState, ServerContent, ServerResponse, StoredSettings, StoredVersion, Unreadable, VolumeState,
 };
 use clipper_metrics::model::plan::{self, BlockReason, ContainerUse, Finding, Phase, Plan, Resource, Step, UpOptions};
 use clipper_metrics::model::role::Role;
@@ -122,14 +122,18 @@ fn foreign_objects_in_grafana_are_blockers_before_anything_is_written() {
     ];
     for clash in clashes {
         let plan = plan_with(&desired, |seen| {
-            let ServerResponse::Answering(grafana) = &mut seen.grafana.response else { panic!("it answers") };
+            let ServerResponse::Answering(ServerContent::Grafana(grafana)) = &mut seen.grafana.response else {
+                panic!("it answers")
+            };
             clash(grafana);
         });
         assert!(plan.blocker().is_some(), "{plan:?}");
     }
     // A provisioned object with the desired content is in sync.
     let plan = plan_with(&desired, |seen| {
-        let ServerResponse::Answering(grafana) = &mut seen.grafana.response else { panic!("it answers") };
+        let ServerResponse::Answering(ServerContent::Grafana(grafana)) = &mut seen.grafana.response else {
+            panic!("it answers")
+        };
         let DataSourceState::Ours { provisioned, .. } = &mut grafana.data_source else { panic!("it is ours") };
         *provisioned = true;
     });
@@ -253,7 +257,7 @@ fn objects_created_for_another_database_change_only_with_the_users_confirmation(
         let seen = |desired: &Stack| {
             let mut seen = whole_world().observe(&own, Case { alerts: Some(true), ..Case::default() });
             seen.grafana.response =
-                ServerResponse::Answering(shared_grafana(desired, another, source, dashboard, rules));
+                ServerResponse::Answering(shared_grafana(desired, another, source, dashboard, rules).into());
             seen
         };
         let is_other = |origin: Origin| origin == Origin::Other;
@@ -323,7 +327,9 @@ fn proxy_settings_are_removed_only_if_grafana_reaches_the_container_directly() {
     let mut behind_proxy = own.clone();
     behind_proxy.data_source.is_url_chosen = true;
     let with_header = |seen: &mut Observed| {
-        let ServerResponse::Answering(grafana) = &mut seen.grafana.response else { panic!("it answers") };
+        let ServerResponse::Answering(ServerContent::Grafana(grafana)) = &mut seen.grafana.response else {
+            panic!("it answers")
+        };
         let DataSourceState::Ours { fields, .. } = &mut grafana.data_source else { panic!("it is ours") };
         fields.insert(DesiredDataSource::OTHER_SETTINGS.into(), "httpHeaderName1".into());
     };
@@ -337,7 +343,9 @@ fn proxy_settings_are_removed_only_if_grafana_reaches_the_container_directly() {
 fn an_edited_dashboard_is_kept_unless_overwriting_is_requested() {
     let desired = stack(Case::default());
     let mut seen = whole_world().observe(&desired, Case::default());
-    let ServerResponse::Answering(grafana) = &mut seen.grafana.response else { panic!("it answers") };
+    let ServerResponse::Answering(ServerContent::Grafana(grafana)) = &mut seen.grafana.response else {
+        panic!("it answers")
+    };
     let DashboardState::Present(dashboard) = &mut grafana.dashboard else { panic!("it exists") };
     dashboard.edited = true;
     dashboard.stored = StoredVersion { id: Some(7), version: Some(3), ..StoredVersion::default() };
@@ -560,14 +568,8 @@ fn a_managed_container_is_not_an_external_server_and_nothing_is_changed() {
             let (instance, container) = (if is_own { "x" } else { "y" }.to_string(), "c".to_string());
             let managed = Some(ManagedServer { container, instance, is_own, runs });
             let mut seen = seen.clone();
-            let is_silent = match role {
-                Role::Influxdb => matches!(seen.influxdb.response, ServerResponse::Silent(_)),
-                Role::Grafana => matches!(seen.grafana.response, ServerResponse::Silent(_)),
-            };
-            match role {
-                Role::Influxdb => seen.influxdb.managed_behind = managed,
-                Role::Grafana => seen.grafana.managed_behind = managed,
-            }
+            let is_silent = matches!(seen.server(role).response, ServerResponse::Silent(_));
+            seen.server_mut(role).managed_behind = managed;
             let plan = plan::up(&desired, &seen, UpOptions::default());
             let blocker =
                 plan.items.iter().find(|item| item.resource == Resource::Server(role)).map(|item| &item.finding);

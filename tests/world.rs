@@ -16,8 +16,8 @@ use clipper_metrics::model::login::{
 };
 use clipper_metrics::model::observed::{
     ActualAlerts, ActualRule, AlertRulesState, ContainerState, DashboardState, DataSourceState, GrafanaState, Image,
-    InfluxdbState, Network, Observed, ObservedServer, OurContainer, PortHolder, Query, RunState, ServerResponse,
-    StoredSettings, VolumeState,
+    InfluxdbState, Network, Observed, ObservedServer, OurContainer, PortHolder, Query, RunState, ServerContent,
+    ServerResponse, StoredSettings, VolumeState,
 };
 use clipper_metrics::model::plan::{self, ContainerUse, NewContainer, Phase, Plan, Step, UpOptions};
 use clipper_metrics::model::retention::Retention;
@@ -436,7 +436,7 @@ impl World {
     }
 
     /// What the engine shows of a role.
-    fn seen_server<S>(&self, role: Role, desired: &Stack, case: Case) -> ObservedServer<S> {
+    fn seen_server(&self, role: Role, desired: &Stack, case: Case) -> ObservedServer {
         let (srv, other, other_role, version) = match role {
             Role::Influxdb => (&self.influxdb, &self.grafana, Role::Grafana, LABEL),
             Role::Grafana => (&self.grafana, &self.influxdb, Role::Influxdb, case.version()),
@@ -471,8 +471,8 @@ impl World {
         }
     }
 
-    fn seen_grafana(&self, desired: &Stack, case: Case) -> ObservedServer<GrafanaState> {
-        let mut seen = self.seen_server::<GrafanaState>(Role::Grafana, desired, case);
+    fn seen_grafana(&self, desired: &Stack, case: Case) -> ObservedServer {
+        let mut seen = self.seen_server(Role::Grafana, desired, case);
         let container = seen.container.clone();
         let actual = container.ours().filter(|actual| actual.run != RunState::Dead);
         let needs_content =
@@ -487,7 +487,7 @@ impl World {
             _ if !self.grafana.runs() => ServerResponse::Unasked,
             _ if answering.is_none() => ServerResponse::Silent("it was made so".into()),
             None => ServerResponse::Refusing("wrong password".into()),
-            Some(_) => ServerResponse::Answering(GrafanaState {
+            Some(_) => ServerResponse::Answering(ServerContent::from(GrafanaState {
                 data_source: seen_source(desired, self.source),
                 dashboard: seen_dashboard(self.dashboard),
                 user_dashboards: desired.user_dashboards.iter().map(|_| seen_dashboard(self.own)).collect(),
@@ -498,7 +498,7 @@ impl World {
                     _ => Query::Failing("no".into()),
                 },
                 ..model::grafana_state()
-            }),
+            })),
         };
         seen.login = login.unwrap_or_default();
         if actual.is_some() && seen.runs_unlabelled_version() {
@@ -536,7 +536,7 @@ impl World {
             },
             influxdb: ObservedServer {
                 response: if self.influxdb.runs() {
-                    ServerResponse::Answering(influxdb)
+                    ServerResponse::Answering(influxdb.into())
                 } else {
                     ServerResponse::Unasked
                 },

@@ -192,10 +192,10 @@ fn expect_containers(stack: &Stack, verb: &str) -> Result<()> {
 
 /// The engine's id of a role's running container.
 fn running(stack: &Stack, seen: &Observed, role: Role) -> Result<String> {
-    let container = if role == Role::Grafana { &seen.grafana.container } else { &seen.influxdb.container };
+    let seen = seen.server(role);
     // Grafana is copied even if it rejects the login.
-    let answers = role == Role::Grafana || seen.influxdb.response.state().is_some();
-    match container.ours() {
+    let answers = role == Role::Grafana || seen.response.state().is_some();
+    match seen.container.ours() {
         Some(actual) if actual.run == RunState::Running && answers => Ok(actual.id.clone()),
         _ => Err(Error::Absent {
             what: format!("{} is not running, but a backup needs both servers to run", role.title()),

@@ -295,7 +295,7 @@ async fn reachable(session: &Session) -> Result<Influxdb> {
         let resource = Resource::Server(Role::Influxdb);
         return Err(Error::Blocked { resource, blocker: not_the_container(stack, Role::Influxdb, &url.to_string()) });
     }
-    match seen.influxdb.response.state() {
+    match seen.influxdb_state() {
         Some(stored) if stored.has_database => Ok(session.influxdb(&connections.influxdb)),
         Some(_) => Err(Error::Absent { what: format!("InfluxDB at {url} has no database {}", stack.database), hint }),
         None => Err(Error::Absent { what: format!("InfluxDB at {url} does not answer"), hint }),

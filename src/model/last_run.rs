@@ -32,7 +32,7 @@ pub(crate) struct LastRun {
 impl LastRun {
     /// Reads it from an observation. The record of an upgrade may contain the id of the previous image.
     #[must_use]
-    pub(crate) fn of<S>(seen: &ObservedServer<S>, upgrade: Option<&Upgrade>) -> Self {
+    pub(crate) fn of(seen: &ObservedServer, upgrade: Option<&Upgrade>) -> Self {
         let label = seen.label();
         let files = files(seen).unwrap_or_default();
         let content = seen.content.as_ref().map(|content| &content.files);
@@ -81,7 +81,7 @@ impl LastRun {
 
 /// The last image that may have run on the volume, according to its files or its label.
 #[must_use]
-pub fn image_in_volume<S>(seen: &ObservedServer<S>) -> Option<ImageRef> {
+pub fn image_in_volume(seen: &ObservedServer) -> Option<ImageRef> {
     let files = files(seen).unwrap_or_default();
     let label = match &seen.volume {
         VolumeState::Ours { image, .. } => image.as_deref(),
@@ -93,7 +93,7 @@ pub fn image_in_volume<S>(seen: &ObservedServer<S>) -> Option<ImageRef> {
 }
 
 /// The files in Grafana's volume. The announcement of a start that did not happen does not count.
-fn files<S>(seen: &ObservedServer<S>) -> Option<VolumeFiles> {
+fn files(seen: &ObservedServer) -> Option<VolumeFiles> {
     let mut files = seen.content.as_ref()?.files.clone();
     let waiting = seen.container.ours().filter(|actual| actual.run == RunState::Created);
     if waiting.is_some_and(|actual| files.is_intended_for(&actual.id)) {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     /// A volume that was created for version 12.1, with these files.
-    fn on_volume(ran: Option<RanVersion>, intended: Option<RanVersion>) -> ObservedServer<()> {
+    fn on_volume(ran: Option<RanVersion>, intended: Option<RanVersion>) -> ObservedServer {
         let volume =
             VolumeState::Ours { user: None, version: Some(Version(12, 1)), image: Some("grafana/grafana:12.1".into()) };
         let files = VolumeFiles { ran, intended, ..VolumeFiles::default() };
@@ -134,7 +134,7 @@ mod tests {
     }
 
     /// The same with a container `c` of an image.
-    fn with_container(seen: ObservedServer<()>, name: &str, run: RunState) -> ObservedServer<()> {
+    fn with_container(seen: ObservedServer, name: &str, run: RunState) -> ObservedServer {
         let mut actual = samples::our_container(Role::Grafana);
         (actual.id, actual.image_id, actual.run) = ("c".into(), "a".into(), run);
         actual.config.as_mut().unwrap().image = image(name);
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn a_container_that_ran_outranks_the_files_and_they_outrank_the_label() {
         let stored = || on_volume(ran("12.3 grafana/grafana:12.3"), None);
-        let last = |seen: &ObservedServer<()>| {
+        let last = |seen: &ObservedServer| {
             let image = LastRun::of(seen, None).image.unwrap();
             (image.name.to_string(), image.id)
         };
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn an_older_image_is_one_whose_tag_names_a_version_before_the_newest() {
-        let newer = |seen: &ObservedServer<()>, name: &str| LastRun::of(seen, None).newer_than(&image(name));
+        let newer = |seen: &ObservedServer, name: &str| LastRun::of(seen, None).newer_than(&image(name));
         let label = on_volume(None, None);
         let migrated = on_volume(ran("12.3 grafana/grafana:12.3"), None);
         // The tag of this repository names another version than its server reports.

@@ -81,7 +81,7 @@ pub(crate) struct VolumeStatus {
 }
 
 /// The actual address of a server, while it differs from the desired one.
-pub(crate) fn actual_url<S>(stack: &Stack, role: Role, seen: &ObservedServer<S>) -> ServerUrl {
+pub(crate) fn actual_url(stack: &Stack, role: Role, seen: &ObservedServer) -> ServerUrl {
     let actual = seen.container.ours();
     let published = actual.and_then(|actual| actual.published.or(Some(actual.config.as_ref()?.publish)));
     match (stack.container(role), published) {
@@ -90,7 +90,7 @@ pub(crate) fn actual_url<S>(stack: &Stack, role: Role, seen: &ObservedServer<S>)
     }
 }
 
-pub(super) fn server<S>(stack: &Stack, seen: &ObservedServer<S>, plan: &Plan, role: Role) -> ServerStatus {
+pub(super) fn server(stack: &Stack, seen: &ObservedServer, plan: &Plan, role: Role) -> ServerStatus {
     let finding = plan.finding(Resource::Server(role)).unwrap_or(&Finding::Unknown);
     let (state, detail) = server_state(stack, role, seen);
     let spec = stack.container(role);
@@ -122,7 +122,7 @@ pub(super) fn server<S>(stack: &Stack, seen: &ObservedServer<S>, plan: &Plan, ro
     }
 }
 
-fn server_state<S>(stack: &Stack, role: Role, seen: &ObservedServer<S>) -> (ServerState, Option<String>) {
+fn server_state(stack: &Stack, role: Role, seen: &ObservedServer) -> (ServerState, Option<String>) {
     let service = stack.service(role);
     let crashing = || {
         let logs = stack.command(&format!("logs {role}"));
@@ -165,16 +165,20 @@ fn server_state<S>(stack: &Stack, role: Role, seen: &ObservedServer<S>) -> (Serv
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::observed::OurContainer;
+    use crate::model::observed::{InfluxdbState, OurContainer, ServerContent};
     use crate::samples;
 
-    fn container(change: impl FnOnce(&mut OurContainer), response: ServerResponse<()>) -> ObservedServer<()> {
+    fn container(change: impl FnOnce(&mut OurContainer), response: ServerResponse<ServerContent>) -> ObservedServer {
         let mut actual = samples::our_container(Role::Influxdb);
         change(&mut actual);
         ObservedServer { container: ContainerState::Ours(Box::new(actual)), response, ..samples::observed_server() }
     }
 
-    fn silent() -> ServerResponse<()> {
+    fn answering() -> ServerResponse<ServerContent> {
+        ServerResponse::Answering(InfluxdbState { has_database: true, retention: None }.into())
+    }
+
+    fn silent() -> ServerResponse<ServerContent> {
         ServerResponse::Silent("refused".into())
     }
 
@@ -187,7 +191,7 @@ mod tests {
             (RunState::Exited(137), "exit code 137"),
             (RunState::Dead, "dead"),
         ] {
-            let seen = container(|actual| actual.run = run, ServerResponse::Answering(()));
+            let seen = container(|actual| actual.run = run, answering());
             let (state, why) = server_state(&stack, Role::Influxdb, &seen);
             assert!(matches!(state, ServerState::Stopped), "{run:?}");
             assert_eq!(why.as_deref(), Some(reason));
@@ -197,7 +201,7 @@ mod tests {
     #[test]
     fn a_silent_server_is_starting_crashing_or_unknown() {
         let mut stack = samples::stack();
-        let state = |stack: &Stack, seen: &ObservedServer<()>| server_state(stack, Role::Influxdb, seen);
+        let state = |stack: &Stack, seen: &ObservedServer| server_state(stack, Role::Influxdb, seen);
         let starting = state(&stack, &container(|_| {}, silent()));
         assert!(matches!(starting, (ServerState::Starting, Some(why)) if why == "refused"));
         let crashes = |actual: &mut OurContainer| actual.crashes_repeatedly = true;
@@ -208,8 +212,8 @@ mod tests {
             assert!(matches!(&found, (ServerState::Crashing, Some(why)) if why == expected), "{:?}", found.1);
         }
         // Between two crashes it may answer.
-        let answering = state(&stack, &container(crashes, ServerResponse::Answering(())));
-        assert!(matches!(answering, (ServerState::Answering, None)));
+        let answered = state(&stack, &container(crashes, answering()));
+        assert!(matches!(answered, (ServerState::Answering, None)));
         stack.services.influxdb = Service::External { url: ServerUrl::http("db", 8086) };
         assert!(matches!(state(&stack, &container(crashes, silent())), (ServerState::Unknown, Some(_))));
     }

@@ -15,7 +15,7 @@ use super::plan::{BlockReason, Blocker, Finding, Plan, Resource, Step};
 use super::reports::Reports;
 use super::results::{SchemaVersion, Seconds};
 use super::retention::Retention;
-use super::role::{PerRole, Role};
+use super::role::PerRole;
 use super::server_status::{ServerStatus, server};
 use super::stack::{DashboardId, DesiredUserDashboard, Secret, Stack};
 
@@ -254,10 +254,7 @@ impl UserDashboardStatus {
 impl Status {
     /// Derives the status.
     pub(crate) fn new(stack: &Stack, seen: &Observed, plan: &Plan, reports: Reports, account: AccountStatus) -> Self {
-        let servers = PerRole {
-            influxdb: server(stack, &seen.influxdb, plan, Role::Influxdb),
-            grafana: server(stack, &seen.grafana, plan, Role::Grafana),
-        };
+        let servers = PerRole::from_fn(|role| server(stack, seen.server(role), plan, role));
         let user_dashboards = user_dashboards(stack, seen, plan, &servers.grafana.url);
         let mut hints = hints::hints(stack, seen, plan, &user_dashboards);
         hints.extend(reports.hints.iter().cloned());
@@ -352,13 +349,13 @@ fn engine(engine: &EngineInfo) -> EngineStatus {
 
 fn database(stack: &Stack, seen: &Observed, plan: &Plan) -> DatabaseStatus {
     let (state, differences) = compared(plan, Resource::Database);
-    let retention = seen.influxdb.response.state().and_then(|influxdb| influxdb.retention);
+    let retention = seen.influxdb_state().and_then(|influxdb| influxdb.retention);
     DatabaseStatus { name: stack.database.clone(), state, retention, differences }
 }
 
 fn data_source(stack: &Stack, seen: &Observed, plan: &Plan) -> DataSourceStatus {
     let (state, differences) = compared(plan, Resource::DataSource);
-    let grafana = seen.grafana.response.state();
+    let grafana = seen.grafana_state();
     let is_foreign = grafana.is_some_and(|grafana| matches!(grafana.data_source, DataSourceState::Foreign(_)));
     let (query, query_error) = match grafana.map(|grafana| &grafana.query) {
         Some(Query::Ok) => (Some(QueryState::Ok), None),
@@ -383,7 +380,7 @@ fn dashboard(stack: &Stack, seen: &Observed, plan: &Plan, grafana: &str) -> Dash
 }
 
 fn user_dashboards(stack: &Stack, seen: &Observed, plan: &Plan, grafana: &str) -> Vec<UserDashboardStatus> {
-    let catalogue = seen.grafana.response.state().and_then(|grafana| grafana.catalogue.as_ref());
+    let catalogue = seen.grafana_state().and_then(|grafana| grafana.catalogue.as_ref());
     let status = |(index, own): (usize, &DesiredUserDashboard)| {
         let (state, differences) = compared(plan, Resource::Dashboard(DashboardId::User(index)));
         UserDashboardStatus {
@@ -411,7 +408,7 @@ pub(crate) fn named_models(stack: &Stack, seen: &Observed) -> Vec<String> {
 }
 
 fn carried(seen: &Observed) -> Option<&ActualDashboard> {
-    match &seen.grafana.response.state()?.dashboard {
+    match &seen.grafana_state()?.dashboard {
         DashboardState::Present(dashboard) => Some(dashboard),
         DashboardState::Missing | DashboardState::Unreadable(_) | DashboardState::Clash { .. } => None,
     }
@@ -481,7 +478,8 @@ mod tests {
         let models = vec!["old".to_string()];
         let carried = ActualDashboard { objective: Some(7_000), models, ..samples::actual_dashboard("new") };
         let dashboard = DashboardState::Present(carried);
-        seen.grafana.response = ServerResponse::Answering(GrafanaState { dashboard, ..samples::grafana_state() });
+        seen.grafana.response =
+            ServerResponse::Answering(GrafanaState { dashboard, ..samples::grafana_state() }.into());
         assert_eq!(read(&stack, &seen), (Some(7_000), vec!["old".to_string()]));
         stack.dashboard.objective = Some(9_000);
         // A file without models is not a missing file.

@@ -8,7 +8,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _, TryStreamExt as _};
 use tokio::sync::Notify;
 
 use super::Session;
-use super::connection::{Connection, Connections, health};
+use super::connection::{Connection, Connections};
+use super::observe::health;
 use crate::engine::{Creation, is_of_this_machine};
 use crate::error::{Error, Refusal, Result};
 use crate::model::event::{Event, ExecutedStep};

@@ -4,12 +4,10 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::grafana::{Choice, Grafana};
-use crate::http::{Http, PROBE};
-use crate::influxdb::Influxdb;
+use crate::grafana::Grafana;
+use crate::http::Http;
 use crate::model::address::ServerUrl;
 use crate::model::login::{Attempt, LoginAttempts};
-use crate::model::observed::ServerResponse;
 use crate::model::role::{PerRole, Role};
 use crate::model::volume_content::VolumeFiles;
 
@@ -27,14 +25,6 @@ pub(crate) struct Connection {
     pub(super) attempts: LoginAttempts,
     /// A client that is signed in with the accepted login.
     pub(super) client: Option<Rc<Grafana>>,
-}
-
-/// Whether a server of that role answers, and its version; requested without credentials.
-pub(super) async fn health(role: Role, http: Http) -> (ServerResponse<()>, Option<String>) {
-    match role {
-        Role::Influxdb => Influxdb::new(http).version(PROBE).await,
-        Role::Grafana => Grafana::new(http, Choice::First).health(PROBE).await,
-    }
 }
 
 impl Connection {

@@ -21,7 +21,7 @@ use crate::model::stack::{Service, Stack};
 /// lets every client in.
 pub(super) async fn exposures(stack: &Stack, seen: &Observed, own: IpAddr, listener: &Rc<dyn Listener>) -> Vec<String> {
     let is_open = seen.grafana.login.account == SignedInAccount::DefaultPassword;
-    let answers = seen.influxdb.response.state().is_some();
+    let answers = seen.influxdb_state().is_some();
     let influxdb = async {
         let url = url_at(stack, Role::Influxdb, own).filter(|_| answers)?;
         let server = Influxdb::new(client(Role::Influxdb, &url, listener)?);

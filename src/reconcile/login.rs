@@ -185,7 +185,7 @@ impl Session {
     pub(crate) async fn grafana_password(
         &self,
         connection: &Connection,
-        seen: &ObservedServer<observed::GrafanaState>,
+        seen: &ObservedServer,
     ) -> Result<Option<Secret>> {
         if let Some(accepted) = connection.attempts.accepted()
             && accepted.credential != Credential::Token

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use futures_util::future::join_all;
 
-use super::connection::health;
+use super::observe::health;
 use crate::error::Result;
 use crate::http::Http;
 use crate::model::address::ServerUrl;

@@ -11,12 +11,14 @@ use crate::backoff::pause;
 use crate::clock::micros_since_1970;
 use crate::engine::{Seen, SeenRole};
 use crate::error::{Error, Refusal, Result};
-use crate::http::{Auth, PROBE};
+use crate::grafana::{Choice, Grafana};
+use crate::http::{Auth, Http, PROBE};
+use crate::influxdb::Influxdb;
 use crate::model::last_run::image_in_volume;
 use crate::model::login::LoginState;
 use crate::model::observed::{
-    self, ContainerState, Network, Observed, ObservedServer, OurContainer, PortHolder, RunState, ServerResponse,
-    StoredSettings, VolumeState,
+    self, ContainerState, Network, Observed, ObservedServer, OurContainer, PortHolder, RunState, ServerContent,
+    ServerResponse, StoredSettings, VolumeState,
 };
 use crate::model::plan;
 use crate::model::role::{PerRole, Role};
@@ -127,13 +129,13 @@ impl Session {
     }
 
     /// Completes the engine's state of a role by its server's answer.
-    async fn observed<S>(
+    async fn observed<S: Into<ServerContent>>(
         &self,
         connection: &Connection,
         seen: SeenRole,
         response: ServerResponse<S>,
         version: Option<String>,
-    ) -> Result<ObservedServer<S>> {
+    ) -> Result<ObservedServer> {
         let SeenRole { image, volume, container, port_holder, volume_user, mut managed_behind } = seen;
         if managed_behind.is_none() && response.state().is_some() {
             managed_behind = self.forwarded_to(connection, &container).await?;
@@ -148,7 +150,7 @@ impl Session {
             port_holder,
             volume_user,
             managed_behind,
-            response,
+            response: response.map(Into::into),
             version,
             login: LoginState::default(),
             content: None,
@@ -162,7 +164,7 @@ impl Session {
     async fn recorded(
         &self,
         connection: &Connection,
-        grafana: &ObservedServer<observed::GrafanaState>,
+        grafana: &ObservedServer,
         read: Option<VolumeFiles>,
     ) -> Result<Option<VolumeContent>> {
         if self.stack.container(Role::Grafana).is_none() || grafana.container.ours().is_none() {
@@ -219,7 +221,7 @@ impl Session {
     }
 
     /// The image that ran last according to the volume's content, if it is not the specified one.
-    async fn last_image(&self, seen: &ObservedServer<observed::GrafanaState>) -> Result<Option<NamedImage>> {
+    async fn last_image(&self, seen: &ObservedServer) -> Result<Option<NamedImage>> {
         let Some(spec) = self.stack.container(Role::Grafana) else { return Ok(None) };
         let named = image_in_volume(seen).filter(|name| seen.content.is_some() && *name != spec.config.image);
         let Some(name) = named else { return Ok(None) };
@@ -312,6 +314,14 @@ impl Session {
             }
             _ => Answerable::No,
         }
+    }
+}
+
+/// Whether a server of that role answers, and its version; requested without credentials.
+pub(super) async fn health(role: Role, http: Http) -> (ServerResponse<()>, Option<String>) {
+    match role {
+        Role::Influxdb => Influxdb::new(http).version(PROBE).await,
+        Role::Grafana => Grafana::new(http, Choice::First).health(PROBE).await,
     }
 }
 

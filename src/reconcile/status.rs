@@ -94,7 +94,7 @@ pub(crate) async fn summarize(
 async fn reports(session: &Session, influxdb: &Connection, seen: &Observed) -> Reports {
     let stack = session.stack();
     let is_known = plan::unknown_settings(stack).is_none();
-    if !is_known || seen.influxdb.response.state().is_none_or(|influxdb| !influxdb.has_database) {
+    if !is_known || seen.influxdb_state().is_none_or(|influxdb| !influxdb.has_database) {
         return Reports::default();
     }
     match session.influxdb(influxdb).activity(&stack.database).await {

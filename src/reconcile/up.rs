@@ -167,13 +167,7 @@ async fn request_confirmations(
 
 /// The roles whose containers do not run and are started by a plan.
 fn starting(plan: &Plan, seen: &Observed) -> Vec<Role> {
-    let runs = |role: Role| {
-        let container = match role {
-            Role::Influxdb => &seen.influxdb.container,
-            Role::Grafana => &seen.grafana.container,
-        };
-        container.ours().is_some_and(|actual| actual.run == RunState::Running)
-    };
+    let runs = |role: Role| seen.server(role).container.ours().is_some_and(|actual| actual.run == RunState::Running);
     let starts = |role: Role| plan.executable().any(|step| *step == Step::StartContainer(role));
     Role::ALL.into_iter().filter(move |role| starts(*role) && !runs(*role)).collect()
 }

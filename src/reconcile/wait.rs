@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::Session;
 use super::cause::Cause;
-use super::connection::{Connection, health};
+use super::connection::Connection;
+use super::observe::health;
 use crate::backoff::{LONGEST_PAUSE, pause};
 use crate::engine::RunInfo;
 use crate::error::{Error, Result};
@@ -121,10 +122,7 @@ impl Session {
             return health(connection.role, connection.http.clone()).await.0;
         }
         // InfluxDB answers pings before it answers queries.
-        match self.influxdb(connection).observe(&self.stack.database, PROBE).await.0 {
-            ServerResponse::Answering(_) => ServerResponse::Answering(()),
-            response => response.discard(),
-        }
+        self.influxdb(connection).observe(&self.stack.database, PROBE).await.0.map(drop)
     }
 
     /// The error for a server that may become ready later, with its last log lines.

@@ -104,7 +104,7 @@ pub(crate) fn observed() -> Observed {
 }
 
 /// A role without image, volume and container.
-pub(crate) fn observed_server<S>() -> ObservedServer<S> {
+pub(crate) fn observed_server() -> ObservedServer {
     ObservedServer {
         image: None,
         volume: VolumeState::Absent,

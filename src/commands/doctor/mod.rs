@@ -149,7 +149,7 @@ impl Examination<'_> {
             self.note(influxdb::INFLUXDB, CheckOutcome::failed(blocker.why, blocker.hint), Duration::ZERO);
         }
         let is_stored = may_write && !is_other && self.follow_to_influxdb(&target, &status).await?;
-        let has_database = seen.influxdb.response.state().is_some_and(|stored| stored.has_database);
+        let has_database = seen.influxdb_state().is_some_and(|stored| stored.has_database);
         if has_database {
             let influxdb = session.influxdb(&self.connections.influxdb);
             self.timed(influxdb::FIELD_TYPES, influxdb::field_types(&influxdb, stack)).await;

@@ -35,14 +35,48 @@ pub struct Observed {
     pub network_users: Vec<String>,
     /// The settings remembered with the instance.
     pub settings: StoredSettings,
-    /// The InfluxDB role.
-    pub influxdb: ObservedServer<InfluxdbState>,
-    /// The Grafana role.
-    pub grafana: ObservedServer<GrafanaState>,
+    pub influxdb: ObservedServer,
+    pub grafana: ObservedServer,
     /// Other instances on this engine.
     pub others: Vec<String>,
     /// Names of containers that carry the instance's labels but do not belong to it.
     pub lookalikes: Vec<String>,
+}
+
+impl Observed {
+    #[must_use]
+    pub const fn server(&self, role: Role) -> &ObservedServer {
+        match role {
+            Role::Influxdb => &self.influxdb,
+            Role::Grafana => &self.grafana,
+        }
+    }
+
+    #[must_use]
+    pub const fn server_mut(&mut self, role: Role) -> &mut ObservedServer {
+        match role {
+            Role::Influxdb => &mut self.influxdb,
+            Role::Grafana => &mut self.grafana,
+        }
+    }
+
+    /// InfluxDB's content, if it answered.
+    #[must_use]
+    pub(crate) const fn influxdb_state(&self) -> Option<&InfluxdbState> {
+        match &self.influxdb.response {
+            ServerResponse::Answering(ServerContent::Influxdb(content)) => Some(content),
+            _ => None,
+        }
+    }
+
+    /// Grafana's content, if it answered.
+    #[must_use]
+    pub(crate) fn grafana_state(&self) -> Option<&GrafanaState> {
+        match &self.grafana.response {
+            ServerResponse::Answering(ServerContent::Grafana(content)) => Some(content),
+            _ => None,
+        }
+    }
 }
 
 /// The engine that answered.
@@ -137,7 +171,7 @@ impl StoredSettings {
 
 /// One role: image, volume, container and server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObservedServer<S> {
+pub struct ObservedServer {
     /// The specified image, if the engine has it.
     pub image: Option<Image>,
     /// The volume with the role's name.
@@ -153,7 +187,7 @@ pub struct ObservedServer<S> {
     /// The managed container that an external server's URL leads to.
     pub managed_behind: Option<ManagedServer>,
     /// The server's answer.
-    pub response: ServerResponse<S>,
+    pub response: ServerResponse<ServerContent>,
     /// The server's version, once known.
     pub version: Option<String>,
     /// The login to Grafana.
@@ -167,7 +201,7 @@ pub struct ObservedServer<S> {
     pub last_image: Option<NamedImage>,
 }
 
-impl<S> ObservedServer<S> {
+impl ObservedServer {
     /// The version that the volume was created for, if the image tag named it.
     #[must_use]
     pub(crate) const fn label(&self) -> Option<Version> {
@@ -380,6 +414,15 @@ impl<S> ServerResponse<S> {
         }
     }
 
+    /// The same result with other content.
+    #[must_use]
+    pub fn map<T>(self, map: impl FnOnce(S) -> T) -> ServerResponse<T> {
+        match self {
+            Self::Answering(content) => ServerResponse::Answering(map(content)),
+            other => other.discard(),
+        }
+    }
+
     /// The server's content, if it answered.
     #[must_use]
     pub(crate) const fn state(&self) -> Option<&S> {
@@ -387,5 +430,24 @@ impl<S> ServerResponse<S> {
             Self::Answering(stored) => Some(stored),
             _ => None,
         }
+    }
+}
+
+/// The content of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerContent {
+    Influxdb(InfluxdbState),
+    Grafana(Box<GrafanaState>),
+}
+
+impl From<InfluxdbState> for ServerContent {
+    fn from(content: InfluxdbState) -> Self {
+        Self::Influxdb(content)
+    }
+}
+
+impl From<GrafanaState> for ServerContent {
+    fn from(content: GrafanaState) -> Self {
+        Self::Grafana(Box::new(content))
     }
 }

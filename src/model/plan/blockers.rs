@@ -12,7 +12,7 @@ use crate::model::stack::{DesiredContainer, Pull, Stack};
 use crate::model::version::Version;
 
 /// The blocker that prevents all work on the container.
-pub(super) fn blocker<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
+pub(super) fn blocker(context: &ServerContext<'_>) -> Option<Blocker> {
     let ServerContext { stack, spec, seen, .. } = context;
     if seen.volume == VolumeState::Foreign {
         return Some(foreign("volume", &spec.config.volume, stack));
@@ -28,7 +28,7 @@ pub(super) fn blocker<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
 }
 
 /// Another container writes to the volume.
-fn volume_in_use<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
+fn volume_in_use(context: &ServerContext<'_>) -> Option<Blocker> {
     let ServerContext { stack, spec, seen, .. } = context;
     // If the managed server runs, the other container is assumed to copy the data.
     let is_up =
@@ -45,7 +45,7 @@ fn volume_in_use<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
     })
 }
 
-fn port_taken<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
+fn port_taken(context: &ServerContext<'_>) -> Option<Blocker> {
     let ServerContext { stack, spec, seen, .. } = context;
     let publishes_already = seen.container.ours().is_some_and(|actual| actual.published == Some(spec.config.publish));
     // The port of the other role's container becomes free.
@@ -60,7 +60,7 @@ fn port_taken<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
     })
 }
 
-fn unreadable_files<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
+fn unreadable_files(context: &ServerContext<'_>) -> Option<Blocker> {
     let why = context.seen.unreadable.as_ref()?;
     Some(Blocker {
         kind: BlockReason::Foreign,
@@ -70,7 +70,7 @@ fn unreadable_files<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
 }
 
 /// The image to go back to is gone.
-fn missing_previous_image<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
+fn missing_previous_image(context: &ServerContext<'_>) -> Option<Blocker> {
     let ServerContext { stack, spec, seen, .. } = context;
     let id = spec.pinned_image.as_ref().filter(|_| seen.image.is_none())?;
     Some(Blocker {
@@ -86,7 +86,7 @@ fn missing_previous_image<S>(context: &ServerContext<'_, S>) -> Option<Blocker> 
 
 /// An image that runs as another user cannot use the files of the first one: managed containers may
 /// not override file permissions. An image that is pulled first is checked after the pull.
-fn volume_of_another_user<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
+fn volume_of_another_user(context: &ServerContext<'_>) -> Option<Blocker> {
     let ServerContext { stack, spec, seen, options, .. } = context;
     let (Some(image), VolumeState::Ours { user: Some(owner), .. }) = (&seen.image, &seen.volume) else { return None };
     let name = |user: &str| if user.is_empty() { "root".to_string() } else { format!("user {user}") };
@@ -108,7 +108,7 @@ fn volume_of_another_user<S>(context: &ServerContext<'_, S>) -> Option<Blocker> 
 }
 
 /// The container is not managed, or the server that answers for it cannot be used.
-fn unusable_container<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
+fn unusable_container(context: &ServerContext<'_>) -> Option<Blocker> {
     let ServerContext { stack, spec, seen, options, .. } = context;
     let role = spec.role;
     match &seen.container {

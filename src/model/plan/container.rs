@@ -14,7 +14,7 @@ use crate::model::stack::{EngineLocation, Stack};
 use crate::model::upgrade::Upgrade;
 
 /// Plans a managed container: its differences, and its steps.
-pub(super) fn container<S>(context: &ServerContext<'_, S>) -> Result<ServerPlan, Blocker> {
+pub(super) fn container(context: &ServerContext<'_>) -> Result<ServerPlan, Blocker> {
     let ServerContext { stack, spec, options, .. } = context;
     if let Some(blocker) = blocker(context) {
         return Err(blocker);
@@ -40,7 +40,7 @@ pub(super) fn container<S>(context: &ServerContext<'_, S>) -> Result<ServerPlan,
 }
 
 /// The decision, from the container's state and its differences.
-fn decide<S>(context: &ServerContext<'_, S>) -> Result<ServerPlan, Blocker> {
+fn decide(context: &ServerContext<'_>) -> Result<ServerPlan, Blocker> {
     let ContainerState::Ours(actual) = &context.seen.container else {
         return if context.needs_container() {
             Ok(create_to_read(context))
@@ -75,8 +75,8 @@ fn decide<S>(context: &ServerContext<'_, S>) -> Result<ServerPlan, Blocker> {
 }
 
 /// Starts a container that matches its configuration, unless Grafana's login needs work first.
-fn start_or_rebuild<S>(
-    context: &ServerContext<'_, S>,
+fn start_or_rebuild(
+    context: &ServerContext<'_>,
     finding: Finding,
     actual: &OurContainer,
 ) -> Result<ServerPlan, Blocker> {
@@ -87,14 +87,14 @@ fn start_or_rebuild<S>(
 }
 
 /// Whether Grafana is unpaused before the next plan decides: the content of its volume and its login are then known.
-fn unpauses_first<S>(context: &ServerContext<'_, S>, actual: &OurContainer) -> bool {
+fn unpauses_first(context: &ServerContext<'_>, actual: &OurContainer) -> bool {
     let ServerContext { stack, spec, options, frees_port_first, .. } = context;
     let changes = *frees_port_first || options.reset_password || !differences(context, actual).is_empty();
     spec.role == Role::Grafana && can_unpause(stack, actual) && changes && !context.restores() && !actual.name_taken
 }
 
 /// Unpauses Grafana; the other steps are a prediction.
-fn unpause_first<S>(context: &ServerContext<'_, S>, actual: &OurContainer) -> ServerPlan {
+fn unpause_first(context: &ServerContext<'_>, actual: &OurContainer) -> ServerPlan {
     let role = context.spec.role;
     let mut plan = ServerPlan::new(Finding::Stopped("paused".into()))
         .with(Phase::Preparation, [Step::UnpauseContainer(role), Step::AwaitAnswer(role)]);
@@ -105,7 +105,7 @@ fn unpause_first<S>(context: &ServerContext<'_, S>, actual: &OurContainer) -> Se
 
 /// Whether a running Grafana that does not answer yet must answer before the next plan decides: if it rejects a
 /// supplied login, nothing may have changed, and a private one was just created. One that started long ago is replaced.
-fn waits_for_answer<S>(context: &ServerContext<'_, S>, actual: &OurContainer) -> bool {
+fn waits_for_answer(context: &ServerContext<'_>, actual: &OurContainer) -> bool {
     let ServerContext { stack, spec, seen, options, frees_port_first, .. } = context;
     let is_silent =
         matches!(seen.response, ServerResponse::Unasked | ServerResponse::Silent(_) | ServerResponse::Starting(_));
@@ -151,7 +151,7 @@ pub fn needs_content(stack: &Stack, actual: &OurContainer, image: Option<&Image>
 }
 
 /// Compares the container's configuration with the desired one.
-pub(super) fn differences<S>(context: &ServerContext<'_, S>, actual: &OurContainer) -> Vec<Difference> {
+pub(super) fn differences(context: &ServerContext<'_>, actual: &OurContainer) -> Vec<Difference> {
     let ServerContext { stack, spec, seen, .. } = context;
     let Some(config) = &actual.config else {
         return vec![Difference {

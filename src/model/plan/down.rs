@@ -4,7 +4,7 @@ use super::blockers::{duplicated, managed_server};
 use super::deregister::deregistration;
 use super::network::unneeded_network;
 use super::{Finding, Item, Plan, Resource, Step, server};
-use crate::model::observed::{ContainerState, Network, Observed, VolumeState};
+use crate::model::observed::{ContainerState, Network, Observed, ObservedServer, VolumeState};
 use crate::model::role::Role;
 use crate::model::stack::Stack;
 
@@ -12,14 +12,11 @@ use crate::model::stack::Stack;
 #[must_use]
 pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
     let mut items = Vec::new();
-    for role in [Role::Grafana, Role::Influxdb] {
-        let (container, volume, behind) = match role {
-            Role::Influxdb => (&seen.influxdb.container, &seen.influxdb.volume, &seen.influxdb.managed_behind),
-            Role::Grafana => (&seen.grafana.container, &seen.grafana.volume, &seen.grafana.managed_behind),
-        };
+    for role in Role::ALL.into_iter().rev() {
+        let ObservedServer { container, volume, managed_behind, content, .. } = seen.server(role);
         // A server that the settings call external is kept, so an own container behind its URL must
         // be reported first.
-        let own = behind.as_ref().filter(|managed| managed.is_own && managed.runs);
+        let own = managed_behind.as_ref().filter(|managed| managed.is_own && managed.runs);
         items.push(match (container, own) {
             (ContainerState::Ours(_), Some(own)) => {
                 let url = stack.url(role).to_string();
@@ -30,8 +27,7 @@ pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
                 Item::new(Resource::Server(role), duplicated(stack, role, names).into(), vec![])
             }
             (ContainerState::Ours(actual), None) => {
-                let content = seen.grafana.content.as_ref().filter(|_| role == Role::Grafana);
-                let steps = server::removal(role, actual, content);
+                let steps = server::removal(role, actual, content.as_ref());
                 Item::new(Resource::Server(role), Finding::Requested("to be removed"), steps)
             }
             (ContainerState::Absent | ContainerState::Foreign, _) => {
@@ -57,7 +53,7 @@ pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
 /// does not answer.
 #[must_use]
 pub fn deregister(stack: &Stack, seen: &Observed) -> Option<Plan> {
-    let items = deregistration(stack, seen.grafana.response.state()?);
+    let items = deregistration(stack, seen.grafana_state()?);
     Some(Plan { items, login: seen.grafana.login.accepted })
 }
 

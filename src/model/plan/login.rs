@@ -15,7 +15,7 @@ use crate::model::stack::{Login, Stack};
 use crate::model::upgrade::NamedImage;
 
 /// The step that stores the accepted password, if the file in the volume does not contain it.
-pub(super) fn store<S>(context: &ServerContext<'_, S>) -> Option<Step> {
+pub(super) fn store(context: &ServerContext<'_>) -> Option<Step> {
     let seen = context.seen;
     let is_new = seen.login.file == PasswordFile::Outdated
         || (seen.login.file == PasswordFile::Missing
@@ -26,7 +26,7 @@ pub(super) fn store<S>(context: &ServerContext<'_, S>) -> Option<Step> {
 }
 
 /// The password source of the container. A password in the volume stays in force without repeating an option.
-pub(super) fn password<S>(context: &ServerContext<'_, S>, actual: Option<&OurContainer>) -> PasswordSource {
+pub(super) fn password(context: &ServerContext<'_>, actual: Option<&OurContainer>) -> PasswordSource {
     let made_with_file = actual.is_some_and(OurContainer::is_made_with_file);
     let login = context.seen.login;
     let is_stored = matches!(login.file, PasswordFile::Accepted | PasswordFile::Outdated | PasswordFile::Missing);
@@ -43,23 +43,23 @@ pub(super) fn password<S>(context: &ServerContext<'_, S>, actual: Option<&OurCon
     }
 }
 
-fn has_stored_password<S>(context: &ServerContext<'_, S>) -> bool {
+fn has_stored_password(context: &ServerContext<'_>) -> bool {
     context.seen.content.as_ref().is_some_and(|content| content.files.password.is_some())
 }
 
 /// The password source of a Grafana that has never run: a new password if a reset was requested.
-fn first_password<S>(context: &ServerContext<'_, S>) -> PasswordSource {
+fn first_password(context: &ServerContext<'_>) -> PasswordSource {
     let is_requested = context.options.reset_password && context.spec.role == Role::Grafana && is_fresh(context);
     if is_requested { PasswordSource::File } else { context.spec.config.password }
 }
 
 /// Whether no Grafana has ever run on the volume, so that its password can still be chosen.
-pub(super) fn is_fresh<S>(context: &ServerContext<'_, S>) -> bool {
+pub(super) fn is_fresh(context: &ServerContext<'_>) -> bool {
     context.seen.volume == VolumeState::Absent || context.seen.container.ours().is_some_and(OurContainer::is_fresh)
 }
 
 /// The login that a Grafana gets at its first start from a container with this password source.
-pub(super) fn first_login<S>(context: &ServerContext<'_, S>, source: PasswordSource) -> Credential {
+pub(super) fn first_login(context: &ServerContext<'_>, source: PasswordSource) -> Credential {
     let login = &context.stack.login;
     match source {
         PasswordSource::Default if login.token => Credential::Token,
@@ -71,7 +71,7 @@ pub(super) fn first_login<S>(context: &ServerContext<'_, S>, source: PasswordSou
 }
 
 /// The step that writes the first password, unless it is in the volume already.
-pub(super) fn write_first_password<S>(context: &ServerContext<'_, S>, source: PasswordSource) -> Option<Step> {
+pub(super) fn write_first_password(context: &ServerContext<'_>, source: PasswordSource) -> Option<Step> {
     let is_needed = context.spec.role == Role::Grafana && source == PasswordSource::File && is_fresh(context);
     let password = first_login(context, source);
     (is_needed && password != Credential::Stored).then_some(Step::WriteFirstPassword(password))
@@ -90,7 +90,7 @@ pub(super) enum LoginTask {
 
 impl LoginTask {
     /// The steps on a running Grafana. After the first one that reveals a fact, the next plan decides.
-    pub(super) fn steps<S>(self, context: &ServerContext<'_, S>) -> Vec<Step> {
+    pub(super) fn steps(self, context: &ServerContext<'_>) -> Vec<Step> {
         match self {
             Self::Try => vec![try_login(context)],
             Self::Secure => change_default(context),
@@ -100,7 +100,7 @@ impl LoginTask {
 }
 
 /// Tries the supplied login: a supplied password, or another user with the password in force.
-pub(super) fn try_login<S>(context: &ServerContext<'_, S>) -> Step {
+pub(super) fn try_login(context: &ServerContext<'_>) -> Step {
     Step::TryLogin(match context.stack.login.password {
         true => Credential::Supplied,
         false if has_stored_password(context) => Credential::Stored,
@@ -109,7 +109,7 @@ pub(super) fn try_login<S>(context: &ServerContext<'_, S>) -> Step {
 }
 
 /// Replaces Grafana's default password.
-pub(super) fn change_default<S>(context: &ServerContext<'_, S>) -> Vec<Step> {
+pub(super) fn change_default(context: &ServerContext<'_>) -> Vec<Step> {
     let pending = context.seen.content.as_ref().and_then(|content| content.files.pending.as_ref());
     let is_being_set = pending.is_some_and(|pending| pending.reveal() != Login::PUBLIC_PASSWORD);
     let new = match context.stack.login.password {
@@ -126,7 +126,7 @@ pub(super) fn change_default<S>(context: &ServerContext<'_, S>) -> Vec<Step> {
 }
 
 /// Sets a password with Grafana's own command. The password in force is stored first, in case the run ends before.
-pub(super) fn reset<S>(context: &ServerContext<'_, S>) -> Vec<Step> {
+pub(super) fn reset(context: &ServerContext<'_>) -> Vec<Step> {
     let new = if context.stack.login.password { Credential::Supplied } else { Credential::Generated };
     let steps = [
         Step::WritePendingPassword(new),
@@ -138,7 +138,7 @@ pub(super) fn reset<S>(context: &ServerContext<'_, S>) -> Vec<Step> {
 }
 
 /// Whether it is known that admin/admin is rejected.
-fn rejects_default<S>(context: &ServerContext<'_, S>) -> bool {
+fn rejects_default(context: &ServerContext<'_>) -> bool {
     let login = context.seen.login;
     match login.account {
         // An account has the same password for every way to sign in.
@@ -149,7 +149,7 @@ fn rejects_default<S>(context: &ServerContext<'_, S>) -> bool {
 }
 
 /// The work that is needed on a Grafana that no other host can reach, if any.
-pub(super) fn task<S>(context: &ServerContext<'_, S>, actual: Option<&OurContainer>) -> Option<LoginTask> {
+pub(super) fn task(context: &ServerContext<'_>, actual: Option<&OurContainer>) -> Option<LoginTask> {
     let ServerContext { stack, spec, seen, options, .. } = context;
     if spec.role != Role::Grafana || is_fresh(context) {
         return None;
@@ -175,11 +175,7 @@ pub(super) fn task<S>(context: &ServerContext<'_, S>, actual: Option<&OurContain
 }
 
 /// The reason why a verified fact prevents the publication, on a private Grafana.
-pub(super) fn unsafe_default<S>(
-    context: &ServerContext<'_, S>,
-    actual: &OurContainer,
-    task: LoginTask,
-) -> Option<Blocker> {
+pub(super) fn unsafe_default(context: &ServerContext<'_>, actual: &OurContainer, task: LoginTask) -> Option<Blocker> {
     if task != LoginTask::Secure || !actual.is_private() {
         return None;
     }
@@ -225,7 +221,7 @@ pub(super) fn unsafe_default<S>(
 }
 
 /// Whether the step can be performed on the running container.
-pub(super) fn is_in_place<S>(context: &ServerContext<'_, S>, actual: &OurContainer, task: LoginTask) -> bool {
+pub(super) fn is_in_place(context: &ServerContext<'_>, actual: &OurContainer, task: LoginTask) -> bool {
     let answers = matches!(context.seen.response, ServerResponse::Answering(_));
     let refuses = matches!(context.seen.response, ServerResponse::Refusing(_));
     actual.run == RunState::Running
@@ -241,8 +237,8 @@ pub(super) fn is_in_place<S>(context: &ServerContext<'_, S>, actual: &OurContain
 ///
 /// # Errors
 /// The blocker if the image that ran last is not on the engine.
-pub(super) fn private_start<S>(
-    context: &ServerContext<'_, S>,
+pub(super) fn private_start(
+    context: &ServerContext<'_>,
     actual: &OurContainer,
     task: LoginTask,
 ) -> Result<Vec<Step>, Blocker> {
@@ -279,7 +275,7 @@ pub(super) fn private_start<S>(
 }
 
 /// A private container of the image that ran last: a rejected login must not leave a migrated database behind.
-fn private_container<S>(context: &ServerContext<'_, S>) -> Result<NewContainer, Blocker> {
+fn private_container(context: &ServerContext<'_>) -> Result<NewContainer, Blocker> {
     let ServerContext { stack, spec, .. } = context;
     let password = if has_stored_password(context) { PasswordSource::File } else { PasswordSource::Default };
     let image = match &context.last.image_on_engine {
@@ -315,8 +311,8 @@ pub(super) fn unverifiable(stack: &Stack, host: &str, task: LoginTask) -> Blocke
 }
 
 /// The password source of the new container.
-pub(super) fn new_password<S>(
-    context: &ServerContext<'_, S>,
+pub(super) fn new_password(
+    context: &ServerContext<'_>,
     actual: Option<&OurContainer>,
     task: Option<LoginTask>,
 ) -> PasswordSource {

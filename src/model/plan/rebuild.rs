@@ -19,8 +19,8 @@ use crate::model::stack::{DesiredContainer, EngineLocation};
 use crate::model::upgrade::Upgrade;
 
 /// Plans a new container in place of the actual one, if there is one.
-pub(super) fn rebuild<S>(
-    context: &ServerContext<'_, S>,
+pub(super) fn rebuild(
+    context: &ServerContext<'_>,
     finding: Finding,
     actual: Option<&OurContainer>,
 ) -> Result<ServerPlan, Blocker> {
@@ -55,20 +55,20 @@ pub(super) fn rebuild<S>(
 }
 
 /// Pulls a missing image, and checks the address.
-fn fetch<S>(context: &ServerContext<'_, S>, finding: Finding, actual: Option<&OurContainer>) -> ServerPlan {
+fn fetch(context: &ServerContext<'_>, finding: Finding, actual: Option<&OurContainer>) -> ServerPlan {
     ServerPlan::new(finding)
         .with(Phase::Preparation, pull(context))
         .with(Phase::Preparation, address_check(context, actual))
 }
 
-fn pull<S>(context: &ServerContext<'_, S>) -> Option<Step> {
+fn pull(context: &ServerContext<'_>) -> Option<Step> {
     let is_needed = context.seen.image.is_none() || context.options.pull;
     is_needed.then_some(Step::PullImage(context.spec.role))
 }
 
 /// Another process can hold the new port, and the engine's host may have lost the address: only the
 /// engine can find out.
-fn address_check<S>(context: &ServerContext<'_, S>, actual: Option<&OurContainer>) -> Option<Step> {
+fn address_check(context: &ServerContext<'_>, actual: Option<&OurContainer>) -> Option<Step> {
     let ServerContext { spec, seen, .. } = context;
     let desired = spec.config.publish;
     let made = actual.and_then(|actual| actual.config.as_ref()).map(|made| made.publish);
@@ -84,8 +84,8 @@ fn address_check<S>(context: &ServerContext<'_, S>, actual: Option<&OurContainer
 }
 
 /// Verifies Grafana's login where no other host can reach it.
-fn verify<S>(
-    context: &ServerContext<'_, S>,
+fn verify(
+    context: &ServerContext<'_>,
     plan: &mut ServerPlan,
     actual: &OurContainer,
     task: LoginTask,
@@ -105,8 +105,8 @@ fn verify<S>(
 
 /// If the engine's loopback is out of reach, no login can be tried. The remaining work is to start
 /// a container that was verified when it was created.
-fn verify_without_loopback<S>(
-    context: &ServerContext<'_, S>,
+fn verify_without_loopback(
+    context: &ServerContext<'_>,
     plan: ServerPlan,
     actual: &OurContainer,
     task: LoginTask,
@@ -119,12 +119,7 @@ fn verify_without_loopback<S>(
 }
 
 /// Removes the actual container, and creates a missing volume.
-fn replace<S>(
-    context: &ServerContext<'_, S>,
-    plan: &mut ServerPlan,
-    actual: Option<&OurContainer>,
-    task: Option<LoginTask>,
-) {
+fn replace(context: &ServerContext<'_>, plan: &mut ServerPlan, actual: Option<&OurContainer>, task: Option<LoginTask>) {
     let role = context.spec.role;
     let is_new = context.seen.volume == VolumeState::Absent;
     if is_new {
@@ -145,7 +140,7 @@ fn replace<S>(
 
 /// Creates a container, without starting it, that shows the content of Grafana's volume. It is private if a login
 /// has to be verified before Grafana is published.
-pub(super) fn create_to_read<S>(context: &ServerContext<'_, S>) -> ServerPlan {
+pub(super) fn create_to_read(context: &ServerContext<'_>) -> ServerPlan {
     let ServerContext { spec, .. } = context;
     let is_private = context.restores() || task(context, None).is_some();
     let (config, usage) = if is_private {
@@ -181,7 +176,7 @@ pub(super) fn create_to_read<S>(context: &ServerContext<'_, S>) -> ServerPlan {
 }
 
 /// Creates the container as specified.
-fn service<S>(context: &ServerContext<'_, S>, password: PasswordSource) -> Step {
+fn service(context: &ServerContext<'_>, password: PasswordSource) -> Step {
     let ServerContext { spec, .. } = context;
     let config = ContainerConfig { password, ..spec.config.clone() };
     let image_id = spec.pinned_image.clone();
@@ -193,7 +188,7 @@ const RESTORES: &str = "the previous database is restored";
 
 /// Restores the previous database through a private container that is not started: the passwords of that database
 /// decide how Grafana is published.
-pub(super) fn restore<S>(context: &ServerContext<'_, S>, actual: &OurContainer) -> Result<ServerPlan, Blocker> {
+pub(super) fn restore(context: &ServerContext<'_>, actual: &OurContainer) -> Result<ServerPlan, Blocker> {
     let finding = Finding::Requested(RESTORES);
     if actual.name_taken {
         return Err(foreign("container", &context.spec.name, context.stack));

@@ -4,9 +4,7 @@
 use super::rebuild::private;
 use super::{BlockReason, Blocker, ContainerUse, Finding, Item, NewContainer, Plan, Resource, Step, down};
 use crate::model::invocation::shell_word;
-use crate::model::observed::{
-    ContainerState, Network, Observed, ObservedServer, OurContainer, StoredSettings, VolumeState,
-};
+use crate::model::observed::{ContainerState, Network, Observed, OurContainer, StoredSettings, VolumeState};
 use crate::model::role::Role;
 use crate::model::stack::{EngineLocation, RestoreRecord, Stack};
 
@@ -87,22 +85,15 @@ fn item(resource: Resource, steps: Vec<Step>) -> Item {
 #[must_use]
 pub(crate) fn without_instance(seen: &Observed) -> Observed {
     let network = if matches!(seen.network, Network::Ours(_)) { Network::Free } else { seen.network.clone() };
-    Observed {
-        network,
-        settings: StoredSettings::default(),
-        influxdb: without_server(&seen.influxdb),
-        grafana: without_server(&seen.grafana),
-        ..seen.clone()
-    }
-}
-
-fn without_server<S: Clone>(seen: &ObservedServer<S>) -> ObservedServer<S> {
-    let mut seen = seen.clone();
-    if matches!(seen.container, ContainerState::Ours(_)) {
-        seen.container = ContainerState::Absent;
-    }
-    if matches!(seen.volume, VolumeState::Ours { .. }) {
-        seen.volume = VolumeState::Absent;
+    let mut seen = Observed { network, settings: StoredSettings::default(), ..seen.clone() };
+    for role in Role::ALL {
+        let server = seen.server_mut(role);
+        if matches!(server.container, ContainerState::Ours(_)) {
+            server.container = ContainerState::Absent;
+        }
+        if matches!(server.volume, VolumeState::Ours { .. }) {
+            server.volume = VolumeState::Absent;
+        }
     }
     seen
 }

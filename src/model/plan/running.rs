@@ -11,7 +11,7 @@ use crate::model::role::Role;
 use crate::model::upgrade::UpgradeState;
 
 /// Plans a paused container.
-pub(super) fn paused<S>(context: &ServerContext<'_, S>) -> ServerPlan {
+pub(super) fn paused(context: &ServerContext<'_>) -> ServerPlan {
     let ServerContext { stack, spec, .. } = context;
     let finding = Finding::Stopped("paused".into());
     let unpause = vec![Step::UnpauseContainer(spec.role), Step::AwaitAnswer(spec.role)];
@@ -23,7 +23,7 @@ pub(super) fn paused<S>(context: &ServerContext<'_, S>) -> ServerPlan {
 }
 
 /// Starts an existing container.
-pub(super) fn start_again<S>(context: &ServerContext<'_, S>, finding: Finding, actual: &OurContainer) -> ServerPlan {
+pub(super) fn start_again(context: &ServerContext<'_>, finding: Finding, actual: &OurContainer) -> ServerPlan {
     let plan = ServerPlan::new(finding).with(Phase::Changes, start(context, actual));
     if !is_fresh(context) {
         return plan.until(Phase::Changes);
@@ -34,7 +34,7 @@ pub(super) fn start_again<S>(context: &ServerContext<'_, S>, finding: Finding, a
 
 /// The steps that start an existing container. The run that created it may have ended before it
 /// wrote the password or copied the database.
-pub(super) fn start<S>(context: &ServerContext<'_, S>, actual: &OurContainer) -> Vec<Step> {
+pub(super) fn start(context: &ServerContext<'_>, actual: &OurContainer) -> Vec<Step> {
     let role = context.spec.role;
     let mut steps = Vec::new();
     if actual.run == RunState::Created {
@@ -46,7 +46,7 @@ pub(super) fn start<S>(context: &ServerContext<'_, S>, actual: &OurContainer) ->
 }
 
 /// Plans a running container.
-pub(super) fn running<S>(context: &ServerContext<'_, S>) -> Result<ServerPlan, Blocker> {
+pub(super) fn running(context: &ServerContext<'_>) -> Result<ServerPlan, Blocker> {
     let ServerContext { stack, spec, seen, options, .. } = context;
     let role = spec.role;
     if role == Role::Grafana && options.reset_password {
@@ -70,7 +70,7 @@ pub(super) fn running<S>(context: &ServerContext<'_, S>) -> Result<ServerPlan, B
     })
 }
 
-fn answering<S>(context: &ServerContext<'_, S>) -> Result<ServerPlan, Blocker> {
+fn answering(context: &ServerContext<'_>) -> Result<ServerPlan, Blocker> {
     let ServerContext { stack, spec, seen, .. } = context;
     if spec.role != Role::Grafana {
         return Ok(ServerPlan::new(Finding::InSync));
@@ -110,7 +110,7 @@ fn answering<S>(context: &ServerContext<'_, S>) -> Result<ServerPlan, Blocker> {
 }
 
 /// Records the running version and its image, from which the next upgrade starts.
-fn unrecorded_version<S>(context: &ServerContext<'_, S>) -> Option<Step> {
+fn unrecorded_version(context: &ServerContext<'_>) -> Option<Step> {
     let ServerContext { spec, seen, upgrade, last, .. } = context;
     let made = seen.container.ours().and_then(|actual| actual.config.as_ref()).map(|made| &made.image);
     let image = made.unwrap_or(&spec.config.image);

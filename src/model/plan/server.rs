@@ -17,10 +17,10 @@ use crate::model::upgrade::Upgrade;
 use crate::model::volume_content::VolumeContent;
 
 /// The input for planning one server.
-pub(super) struct ServerContext<'a, S> {
+pub(super) struct ServerContext<'a> {
     pub(super) stack: &'a Stack,
     pub(super) spec: &'a DesiredContainer,
-    pub(super) seen: &'a ObservedServer<S>,
+    pub(super) seen: &'a ObservedServer,
     pub(super) options: UpOptions,
     /// Whether the container is removed first because the other role needs its port.
     pub(super) frees_port_first: bool,
@@ -32,7 +32,7 @@ pub(super) struct ServerContext<'a, S> {
     pub(super) time: u128,
 }
 
-impl<S> ServerContext<'_, S> {
+impl ServerContext<'_> {
     /// Whether the previous database must be restored before the desired image starts.
     pub(super) fn restores(&self) -> bool {
         let is_kept = self.seen.volume != VolumeState::Absent;
@@ -123,10 +123,10 @@ pub(super) struct PlanInputs<'a> {
 }
 
 /// Plans one server; also returns the login that Grafana will have after its first start.
-pub(super) fn server<S>(
+pub(super) fn server(
     inputs: &PlanInputs<'_>,
     role: Role,
-    seen: &ObservedServer<S>,
+    seen: &ObservedServer,
     frees_port_first: bool,
 ) -> (Item, Option<Credential>) {
     let &PlanInputs { stack, options, upgrade, time } = inputs;
@@ -145,11 +145,11 @@ pub(super) fn server<S>(
 }
 
 /// Plans an external server. A managed container that it replaces is removed once the server has answered.
-fn external<S>(
+fn external(
     stack: &Stack,
     role: Role,
     url: &str,
-    seen: &ObservedServer<S>,
+    seen: &ObservedServer,
     frees_port_first: bool,
 ) -> Result<ServerPlan, Blocker> {
     // If a container does not run, another server may answer at its address.

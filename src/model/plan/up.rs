@@ -5,8 +5,8 @@ use super::server::{self, PlanInputs, server};
 use super::settings::{settings, unknown_settings};
 use super::{Finding, Item, Phase, Plan, Resource, Step, UpOptions, grafana, unfinished};
 use crate::model::container_config::Difference;
-use crate::model::observed::{InfluxdbState, Observed, ObservedServer, PortHolder, RunState, VolumeState};
-use crate::model::role::Role;
+use crate::model::observed::{InfluxdbState, Observed, PortHolder, RunState, VolumeState};
+use crate::model::role::{PerRole, Role};
 use crate::model::stack::Stack;
 use crate::model::upgrade::{Upgrade, UpgradeState};
 
@@ -23,12 +23,12 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     items.extend(network);
     let upgrade = seen.settings.upgrade.as_ref();
     let inputs = PlanInputs { stack, options, upgrade, time: seen.time };
-    let frees_port_first = |role| frees_port_first_for(stack, seen, role);
-    let (influxdb, _) = server(&inputs, Role::Influxdb, &seen.influxdb, frees_port_first(Role::Influxdb));
-    let (grafana, first_login) = server(&inputs, Role::Grafana, &seen.grafana, frees_port_first(Role::Grafana));
+    let servers =
+        PerRole::from_fn(|role| server(&inputs, role, seen.server(role), frees_port_first(stack, seen, role)));
     let is_known = unknown_settings(stack).is_none();
-    let influxdb_stores = stored(&influxdb, &seen.influxdb).filter(|_| is_known);
-    let grafana_stores = stored(&grafana, &seen.grafana).filter(|_| is_known);
+    let is_kept = |role| is_known && keeps_content(&servers.get(role).0);
+    let influxdb_stores = seen.influxdb_state().filter(|_| is_kept(Role::Influxdb));
+    let grafana_stores = seen.grafana_state().filter(|_| is_kept(Role::Grafana));
     let database = database(stack, influxdb_stores);
     let retention = retention(stack, influxdb_stores);
     let keeps_retention = !is_retention_settled(stack, seen, &database, retention.as_ref());
@@ -36,10 +36,11 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
         Some(blocker) => Some(Item::new(Resource::Settings, blocker.into(), vec![])),
         None => settings(stack, &seen.settings, keeps_retention),
     });
+    let first_login = servers.iter().find_map(|(_, login)| *login);
     // The first login is known in advance only if no Grafana has run on the volume.
     let inside = grafana::inside(stack, grafana_stores, options, first_login.is_some());
     let query = grafana::query(grafana_stores, &database, &inside);
-    items.extend([influxdb, grafana]);
+    items.extend(servers.into_iter().map(|(item, _)| item));
     items.extend(foreign);
     items.push(database);
     items.extend(retention);
@@ -90,13 +91,12 @@ impl UpOptions {
     }
 }
 
-/// Whether the other role's container holds this role's port and is removed first.
-fn frees_port_first_for(stack: &Stack, seen: &Observed, role: Role) -> bool {
-    let (other, holder) = match role {
-        Role::Influxdb => (Role::Grafana, &seen.grafana.port_holder),
-        Role::Grafana => (Role::Influxdb, &seen.influxdb.port_holder),
+/// Whether the role's container holds the port of another role and is removed first.
+fn frees_port_first(stack: &Stack, seen: &Observed, role: Role) -> bool {
+    let needs = |other: &Role| {
+        stack.container(*other).is_some() && seen.server(*other).port_holder == Some(PortHolder::OtherRole(role))
     };
-    stack.container(other).is_some() && *holder == Some(PortHolder::OtherRole(role))
+    Role::ALL.iter().any(needs)
 }
 
 /// Whether the retention period can be remembered: the database has it or will get it in this plan,
@@ -106,12 +106,11 @@ fn is_retention_settled(stack: &Stack, seen: &Observed, database: &Item, retenti
     is_new || database.finding == Finding::Missing || retention.is_none_or(|item| item.finding != Finding::Unknown)
 }
 
-/// The server's content, if it is known and still valid when its steps run: a server that is
-/// started or replaced may come back empty.
-fn stored<'a, S>(server: &Item, seen: &'a ObservedServer<S>) -> Option<&'a S> {
-    let keeps = matches!(server.finding, Finding::InSync | Finding::Requested(_));
+/// Whether the server's content is still valid when its steps run: a server that is started or
+/// replaced may come back empty.
+fn keeps_content(server: &Item) -> bool {
     let replaced = server.steps.iter().any(|(_, step)| matches!(step, Step::CreateContainer(_)));
-    if keeps && !replaced { seen.response.state() } else { None }
+    matches!(server.finding, Finding::InSync | Finding::Requested(_)) && !replaced
 }
 
 fn database(stack: &Stack, stored: Option<&InfluxdbState>) -> Item {

@@ -9,14 +9,14 @@ use crate::model::role::Role;
 use crate::model::upgrade::{NamedImage, Upgrade, UpgradeState};
 
 /// The desired image, by the engine's id if it is known.
-pub(super) fn desired_image<S>(context: &ServerContext<'_, S>) -> NamedImage {
+pub(super) fn desired_image(context: &ServerContext<'_>) -> NamedImage {
     let id = context.seen.image.as_ref().map(|image| image.id.clone());
     NamedImage { name: context.spec.config.image.clone(), id }
 }
 
 /// The steps before a container of `image` starts: the database is copied if another version may migrate it, and the
 /// version is recorded.
-pub(super) fn before_start<S>(context: &ServerContext<'_, S>, image: &NamedImage) -> Vec<Step> {
+pub(super) fn before_start(context: &ServerContext<'_>, image: &NamedImage) -> Vec<Step> {
     if context.spec.role != Role::Grafana || is_fresh(context) {
         return vec![];
     }
@@ -28,13 +28,13 @@ pub(super) fn before_start<S>(context: &ServerContext<'_, S>, image: &NamedImage
 }
 
 /// Whether the desired image may migrate the database.
-pub(super) fn may_migrate<S>(context: &ServerContext<'_, S>) -> bool {
+pub(super) fn may_migrate(context: &ServerContext<'_>) -> bool {
     context.last.image.as_ref().is_none_or(|last| desired_image(context).may_differ_from(last))
 }
 
 /// Records the upgrade and copies the database. The copy of an interrupted run is kept, because its new version has
 /// not started without it.
-fn protect<S>(context: &ServerContext<'_, S>, to: &NamedImage) -> Vec<Step> {
+fn protect(context: &ServerContext<'_>, to: &NamedImage) -> Vec<Step> {
     let pending = context.upgrade.filter(|upgrade| upgrade.state == UpgradeState::Unproven);
     let copy = context.seen.content.as_ref().and_then(|content| content.copy.as_ref());
     // If the new version had been started, the volume would contain a record of it. If it has not, the database may
@@ -58,7 +58,7 @@ fn protect<S>(context: &ServerContext<'_, S>, to: &NamedImage) -> Vec<Step> {
 }
 
 /// Restores the copy that belongs to the pending upgrade, and ends the upgrade.
-pub(super) fn restore<S>(context: &ServerContext<'_, S>) -> Vec<Step> {
+pub(super) fn restore(context: &ServerContext<'_>) -> Vec<Step> {
     let Some(pending) = context.upgrade else { return vec![] };
     let copy = context.seen.content.as_ref().and_then(|content| content.copy.as_ref());
     let state = match pending.state {
@@ -76,7 +76,7 @@ pub(super) fn restore<S>(context: &ServerContext<'_, S>) -> Vec<Step> {
 }
 
 /// The blocker if the desired image is older than the version that has migrated the database.
-pub(super) fn older<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
+pub(super) fn older(context: &ServerContext<'_>) -> Option<Blocker> {
     let image = &context.spec.config.image;
     if context.spec.role != Role::Grafana || is_fresh(context) || context.restores() {
         return None;
