@@ -12,8 +12,8 @@ use super::volume_content::{RanVersion, VolumeFiles};
 pub(crate) struct LastRun {
     /// The image, with its id at that time: the container's if it has run, otherwise the one that the volume names.
     pub(crate) image: Option<NamedImage>,
-    /// The image that runs the same version again; without an id if it is not on the engine. `None` if it is the
-    /// desired one.
+    /// The container's image if it has run, otherwise the one that the volume names, unless that is the desired one.
+    /// Without an id if it is not on the engine.
     pub(crate) image_on_engine: Option<NamedImage>,
     /// The version that the volume records.
     pub(crate) recorded: Option<Version>,

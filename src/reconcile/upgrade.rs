@@ -70,7 +70,8 @@ impl Session {
             return Ok(None);
         }
         let mut connections = self.connect();
-        let seen = self.observe(&mut connections, Depth::WithoutGrafana).await?;
+        let depth = if plan::needs_influxdb(step) { Depth::WithoutGrafana } else { Depth::EngineOnly };
+        let seen = self.observe(&mut connections, depth).await?;
         let Some(Rollback { upgrade, plan }) = plan::roll_back(&self.stack, &seen, step, cause) else {
             return Ok(None);
         };

@@ -34,15 +34,19 @@ pub struct Rollback {
 #[must_use]
 pub fn roll_back(stack: &Stack, seen: &Observed, step: Option<&Step>, cause: FailureCause) -> Option<Rollback> {
     let state = verdict(step, cause)?;
-    let needs_influxdb = matches!(step, Some(Step::VerifyQuery | Step::ProveDashboard));
-    if needs_influxdb && seen.influxdb.version.is_none() {
-        // Without InfluxDB, no image answers a query.
+    if needs_influxdb(step) && seen.influxdb.version.is_none() {
         return None;
     }
     let upgrade = Upgrade { state, ..tried(stack, seen)?.clone() };
     let record = Step::RecordUpgrade(Box::new(upgrade.clone()));
     let item = Item::new(Resource::Upgrade, Finding::Requested("the new image failed"), vec![record]);
     Some(Rollback { upgrade, plan: Plan::new(vec![item]) })
+}
+
+/// Whether the decision depends on InfluxDB's answer: without it, no image answers a query.
+#[must_use]
+pub(crate) const fn needs_influxdb(step: Option<&Step>) -> bool {
+    matches!(step, Some(Step::VerifyQuery | Step::ProveDashboard))
 }
 
 /// The state of an upgrade after a failure: refused if the new image does not work, postponed if it could not be tried.

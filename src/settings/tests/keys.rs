@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::settings::keys::{Group, TABLE, from_environment};
+use crate::settings::values::check;
 
 #[test]
 fn the_table_has_the_order_of_the_enum_and_regular_names() {
@@ -14,6 +15,20 @@ fn the_table_has_the_order_of_the_enum_and_regular_names() {
         assert!(key.secret_variable.is_none_or(|secret| key.help.contains(secret)), "{:?}", key.setting);
     }
     assert_eq!(Setting::Output as usize + 1, TABLE.len());
+}
+
+#[test]
+fn only_these_settings_accept_any_text() {
+    let any = TABLE.iter().filter(|key| check(key.setting, "\u{7f} any ?", key.option).is_ok());
+    let files = [Setting::Config, Setting::CaFile, Setting::Dashboard, Setting::GrafanaPasswordFile];
+    let secrets = [Setting::GrafanaTokenFile, Setting::InfluxdbPasswordFile];
+    // Clap checks the output format.
+    let names =
+        [Setting::GrafanaOrg, Setting::GrafanaFolder, Setting::GrafanaUser, Setting::InfluxdbUser, Setting::Output];
+    let (any, mut expected): (Vec<&str>, _) =
+        (any.map(|key| key.option).collect(), [&files[..], &secrets, &names].concat());
+    expected.sort_by_key(|setting| *setting as usize);
+    assert_eq!(any, expected.iter().map(|setting| setting.key().option).collect::<Vec<_>>());
 }
 
 /// The page in the repository. To change it with the table:
