@@ -309,7 +309,7 @@ fn objects_created_for_another_database_change_only_with_the_users_confirmation(
         assert_eq!(down.blocker().is_some(), has_conflict, "{origins:?}: {down:?}");
         let goes = |origin: Origin| matches!(origin, Origin::Own | Origin::Unnoted);
         let removes: [(Origin, IsStep); 3] = [
-            (source, |step| *step == Step::DeleteDataSource),
+            (source, |step| matches!(step, Step::DeleteDataSource { .. })),
             (dashboard, |step| matches!(step, Step::DeleteDashboard(_))),
             (rules, |step| matches!(step, Step::DeleteAlertRules(_))),
         ];

@@ -738,7 +738,7 @@ impl World {
                 assert_eq!(case.alerts, Some(false));
                 self.rules = Thing::Missing;
             }
-            Step::VerifyQuery => {
+            Step::VerifyQuery { .. } => {
                 assert!(self.database && self.influxdb.runs() && self.source == Thing::Right);
                 self.stale = false;
             }

@@ -128,8 +128,12 @@ fn content(stack: &Stack, new: &AlertRules, one: &NewRule) -> Rule {
     render(one.rule, &new.settings, one.objective, &stack.instance, &stack.data_source.uid)
 }
 
-/// Replaces the content of a rule that is still as observed, or that this run has just created.
+/// Replaces the content of a rule that is still as observed, or that this run has just created. A new rule that a user
+/// has edited already is kept.
 fn replace(present: &mut Rule, stack: &Stack, new: &AlertRules, one: &NewRule) -> Result<()> {
+    if one.replaces == ActualRule::Missing && present.is_edited() {
+        return Ok(());
+    }
     if one.replaces != ActualRule::Missing && one.replaces != present.state() {
         return Err(raced());
     }
@@ -172,6 +176,8 @@ mod tests {
         let edited = json!(present);
         assert!(matches!(replace(&mut present, &stack, &new, &observed), Err(Error::Raced { .. })));
         assert_eq!(json!(present), edited);
+        assert!(replace(&mut present, &stack, &new, &one(ActualRule::Missing)).is_ok());
+        assert_eq!(json!(present), edited, "a user has edited the new rule");
         let observed = one(present.state());
         assert!(replace(&mut present, &stack, &new, &observed).is_ok() && !present.is_edited());
     }

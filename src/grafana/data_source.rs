@@ -2,6 +2,7 @@
 
 use serde::{Deserialize as _, Serialize};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 use super::json::lenient;
 use super::versions::Capability;
@@ -186,6 +187,13 @@ pub(super) fn state_in(sources: &[DataSource], desired: &DesiredDataSource) -> D
     }
 }
 
+/// Whether a data source still has the target that was observed. An earlier version of this program recorded no machine,
+/// so another machine may have taken it over since.
+fn is_still(actual: &MadeFor, observed: &MadeFor, desired: &MadeFor) -> bool {
+    let is_elsewhere = |target: &MadeFor| target.is_on_another_machine(desired);
+    actual.is_same(observed) && (is_elsewhere(observed) || !is_elsewhere(actual))
+}
+
 impl Grafana {
     pub(super) async fn data_sources(&self) -> Result<Vec<DataSource>> {
         let doing = "list the data sources";
@@ -253,7 +261,9 @@ impl Grafana {
         match present.state(desired) {
             DataSourceState::Foreign(what) => Err(foreign(&what)),
             DataSourceState::Ours { provisioned: true, .. } => Err(raced("a file provides it now")),
-            DataSourceState::Ours { made_for: other, .. } if !other.is_same(made_for) => Err(moved(doing, &other)),
+            DataSourceState::Ours { made_for: other, .. } if !is_still(&other, made_for, &desired.made_for()) => {
+                Err(moved(doing, &other))
+            }
             _ => Ok(present),
         }
     }
@@ -263,9 +273,15 @@ impl Grafana {
     ///
     /// # Errors
     /// An error from the server.
-    pub(crate) async fn delete_data_source(&self, desired: &DesiredDataSource) -> Result<()> {
+    pub(crate) async fn delete_data_source(
+        &self,
+        desired: &DesiredDataSource,
+        observed: &BTreeMap<String, String>,
+    ) -> Result<()> {
         match state_in(&self.data_sources().await?, desired) {
-            DataSourceState::Ours { provisioned: false, made_for, .. } if made_for.is_same(&desired.made_for()) => {
+            DataSourceState::Ours { provisioned: false, made_for, fields }
+                if made_for.is_same(&desired.made_for()) && fields == *observed =>
+            {
                 self.delete("delete the data source", &uid_path(desired)).await
             }
             _ => Ok(()),

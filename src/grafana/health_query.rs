@@ -32,12 +32,18 @@ impl Grafana {
     }
 
     /// Repeats a query through the data source until its answer is correct. If the answer
-    /// contradicts correct settings, they are saved again in a later second.
+    /// contradicts correct settings, they are saved again in a later second, if `may_save` is set.
     ///
     /// # Errors
     /// [`Error::NotConverged`] with Grafana's reason if the answer is still wrong at the deadline,
     /// or at once if waiting cannot help.
-    pub(crate) async fn verify_query(&self, stack: &Stack, password: Option<&Secret>, deadline: Instant) -> Result<()> {
+    pub(crate) async fn verify_query(
+        &self,
+        stack: &Stack,
+        password: Option<&Secret>,
+        may_save: bool,
+        deadline: Instant,
+    ) -> Result<()> {
         let desired = &stack.data_source;
         let started = Instant::now();
         let mut saved = started;
@@ -68,7 +74,9 @@ impl Grafana {
                 });
             }
             if saved.elapsed() > BETWEEN_SAVES && saves < MAX_SAVES {
-                self.save_data_source(stack, password, Some(&desired.made_for())).await?;
+                if may_save {
+                    self.save_data_source(stack, password, Some(&desired.made_for())).await?;
+                }
                 saved = Instant::now();
                 saves += 1;
             }

@@ -274,12 +274,16 @@ impl Grafana {
             .any(|hit| hit.kind == SearchHit::DASHBOARD && hit.folder_uid.is_empty() && self::slug(&hit.title) == slug))
     }
 
-    /// Creates a folder under a uid of its own: the instance's name is the dashboard's uid.
+    /// Creates a folder under a uid of its own: the instance's name is the dashboard's uid. A folder that another process
+    /// has created since is used: Grafana 11.3 and later would create a second one with the same title.
     ///
     /// # Errors
     /// An error from the server.
     pub(crate) async fn create_folder(&self, instance: &str, title: &str) -> Result<()> {
         let doing = "create the folder";
+        if self.folder(title).await?.is_some() {
+            return Ok(());
+        }
         let body = Body::json(&json!({"title": title, "uid": folder_uid(instance, title)}));
         let answer = self.send(doing, "POST", "/api/folders", body).await?;
         match answer.status {

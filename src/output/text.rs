@@ -175,8 +175,9 @@ fn account(status: &Status) -> String {
 fn down(status: &Status, options: RenderOptions) -> String {
     let executed = executed(status);
     let mut layout = Layout::new(options.width);
-    let is_object =
-        |step: &Step| matches!(step, Step::DeleteDashboard(_) | Step::DeleteDataSource | Step::DeleteAlertRules(_));
+    let is_object = |step: &Step| {
+        matches!(step, Step::DeleteDashboard(_) | Step::DeleteDataSource { .. } | Step::DeleteAlertRules(_))
+    };
     let removed = executed.iter().filter(|done| is_object(&done.step)).map(|done| format!("the {}", done.resource));
     let removed: Vec<String> = removed.collect();
     let is_elsewhere = status.servers.iter().all(|server| server.mode == Mode::External);

@@ -214,11 +214,13 @@ impl Session {
             }
             Step::DeleteDashboard(id) => grafana().await?.delete_dashboard(stack, id).await,
             Step::DeleteFolder { title } => grafana().await?.delete_folder(instance, &title).await,
-            Step::DeleteDataSource => grafana().await?.delete_data_source(&stack.data_source).await,
+            Step::DeleteDataSource { fields } => grafana().await?.delete_data_source(&stack.data_source, &fields).await,
             Step::SaveAlertRules(new) => grafana().await?.save_alert_rules(stack, &new).await,
             Step::DeleteAlertRules(rules) => grafana().await?.delete_alert_rules(stack, &rules).await,
             Step::SetHome { uid } => grafana().await?.set_home(&uid).await,
-            Step::VerifyQuery => grafana().await?.verify_query(stack, influxdb_password, deadline).await,
+            Step::VerifyQuery { may_save } => {
+                grafana().await?.verify_query(stack, influxdb_password, may_save, deadline).await
+            }
         }
     }
 

@@ -398,6 +398,12 @@ fn provisioned_objects_are_not_changed() {
         let up = it.run(&["up"]).expect(1);
         assert!(up.err.contains("http://127.0.0.1:1") && up.err.contains("file"), "{version:?}: {}", up.err);
         assert_eq!(it.ask("GET", "/api/datasources", None).1[0]["url"], "http://127.0.0.1:1");
+        // If its query fails, the reason is reported, and the run does not end with a race.
+        let it = Servers::start(version);
+        let url = format!("http://{UNRESOLVABLE}:8086");
+        it.double.lock().unwrap().provision_data_source(&source("clipperMetrics", &url));
+        let up = it.run(&["up", "--data-source-url", &url, "--timeout", "1m"]).expect(1);
+        assert!(up.err.contains(&format!("cannot query database clipper at {url}")), "{version:?}: {}", up.err);
         // A provisioned dashboard with this uid is not overwritten.
         let it = Servers::start(version);
         let dashboard =

@@ -82,7 +82,7 @@ fn data_source(stack: &Stack, stored: &GrafanaState) -> Item {
         DataSourceState::Ours { fields, .. } if is_edited(stack, fields) => {
             Item::new(resource, Finding::Edited, vec![])
         }
-        DataSourceState::Ours { .. } => removal(resource, Step::DeleteDataSource),
+        DataSourceState::Ours { fields, .. } => removal(resource, Step::DeleteDataSource { fields: fields.clone() }),
         DataSourceState::Unreadable(why) => unreadable(resource, why),
         DataSourceState::Missing | DataSourceState::Foreign(_) => Item::new(resource, Finding::Missing, vec![]),
     }

@@ -337,5 +337,7 @@ pub(super) fn query(stored: Option<&GrafanaState>, database: &Item, inside: &[It
         Some(Query::Failing(why)) if settled => Finding::Contradicts(why.clone()),
         _ => Finding::Unknown,
     };
-    Item::with_step(Resource::Query, finding, Step::VerifyQuery)
+    let is_provided =
+        |grafana: &GrafanaState| matches!(grafana.data_source, DataSourceState::Ours { provisioned: true, .. });
+    Item::with_step(Resource::Query, finding, Step::VerifyQuery { may_save: !stored.is_some_and(is_provided) })
 }

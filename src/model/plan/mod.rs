@@ -1,8 +1,8 @@
 //! Compares the stack with the observed state: findings for `status` and steps for `up` come from
 //! one comparison.
 //!
-//! Every step is idempotent, so a plan from a stale or partial snapshot is safe: a step stays in
-//! the plan while its need is unknown.
+//! A step stays in the plan while its need is unknown; steps after [`Plan::until`] are a prediction. A step whose object
+//! has changed since the snapshot ends with a race, and the next plan decides.
 
 mod alerts;
 mod blockers;

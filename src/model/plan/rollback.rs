@@ -46,7 +46,7 @@ pub fn roll_back(stack: &Stack, seen: &Observed, step: Option<&Step>, cause: Fai
 /// Whether the decision depends on InfluxDB's answer: without it, no image answers a query.
 #[must_use]
 pub(crate) const fn needs_influxdb(step: Option<&Step>) -> bool {
-    matches!(step, Some(Step::VerifyQuery | Step::ProveDashboard))
+    matches!(step, Some(Step::VerifyQuery { .. } | Step::ProveDashboard))
 }
 
 /// The state of an upgrade after a failure: refused if the new image does not work, postponed if it could not be tried.
@@ -72,7 +72,7 @@ pub(crate) fn verdict(step: Option<&Step>, cause: FailureCause) -> Option<Upgrad
             | Step::WriteVersion { .. }
             | Step::SaveDataSource { .. }
             | Step::SaveDashboard { .. }
-            | Step::VerifyQuery
+            | Step::VerifyQuery { .. }
             | Step::ProveDashboard,
         ) => is_of_server,
         Some(_) => false,
@@ -144,7 +144,7 @@ mod tests {
             (save(), Answer(500), refused),
             (save(), Answer(403), None),
             (Some(Step::SaveDataSource { replaces: None }), Answer(503), refused),
-            (Some(Step::VerifyQuery), NOT_READY, refused),
+            (Some(Step::VerifyQuery { may_save: true }), NOT_READY, refused),
             (Some(Step::ProveDashboard), NOT_READY, refused),
             (Some(Step::SetHome { uid: "x".into() }), Answer(500), None),
             // It was not started, because its database could not be copied.
@@ -226,9 +226,11 @@ mod tests {
     fn a_query_blames_no_image_while_influxdb_does_not_answer() {
         let (stack, mut seen) = upgrading(image("12.4.10", None), image("13.0.0", None));
         seen.influxdb.version = None;
-        for (step, expected) in
-            [(Step::VerifyQuery, false), (Step::ProveDashboard, false), (Step::AwaitAnswer(Role::Grafana), true)]
-        {
+        for (step, expected) in [
+            (Step::VerifyQuery { may_save: true }, false),
+            (Step::ProveDashboard, false),
+            (Step::AwaitAnswer(Role::Grafana), true),
+        ] {
             assert_eq!(rolls_back(&stack, &seen, &step), expected, "{step}");
         }
     }

@@ -137,14 +137,21 @@ pub enum Step {
     DeleteFolder {
         title: String,
     },
-    DeleteDataSource,
+    /// Delete the data source, unless it was edited.
+    DeleteDataSource {
+        /// Its observed fields.
+        fields: BTreeMap<String, String>,
+    },
     /// Create or replace alert rules, in their folder and group.
     SaveAlertRules(Box<AlertRules>),
     /// Delete alert rules that are still as observed, and their folder if it is then empty.
     DeleteAlertRules(Vec<(AlertRule, ActualRule)>),
     /// Repeat a query through the data source until its answer is correct; save the data source
     /// again if Grafana contradicts its own settings.
-    VerifyQuery,
+    VerifyQuery {
+        /// Whether the data source can be saved: a file provides others.
+        may_save: bool,
+    },
 }
 
 /// A container to create.
@@ -223,7 +230,7 @@ impl Step {
             // A container cannot start while two networks have the same name.
             Self::CreateNetwork | Self::RemoveDuplicateNetworks => Phase::Network,
             Self::SaveSettings { .. } | Self::BeginRestore(_) | Self::FinishRestore(_) => Phase::Settings,
-            Self::RemoveNetwork | Self::RemoveSettings | Self::VerifyQuery | Self::ProveDashboard => Phase::End,
+            Self::RemoveNetwork | Self::RemoveSettings | Self::VerifyQuery { .. } | Self::ProveDashboard => Phase::End,
             _ => match self.resource() {
                 Resource::Organisation
                 | Resource::Folder
@@ -371,10 +378,10 @@ impl Step {
             }
             &Self::DeleteDashboard(id) => (Dashboard(id), "delete_dashboard", "delete the {dashboard}"),
             Self::DeleteFolder { .. } => (Folder, "delete_folder", "delete Grafana's folder if it is empty"),
-            Self::DeleteDataSource => (DataSource, "delete_data_source", "delete the data source"),
+            Self::DeleteDataSource { .. } => (DataSource, "delete_data_source", "delete the data source"),
             Self::SaveAlertRules(_) => (Resource::Alerts, "save_alert_rules", "save the alert rules"),
             Self::DeleteAlertRules(_) => (Resource::Alerts, "delete_alert_rules", "delete the alert rules"),
-            Self::VerifyQuery => (Query, "await_query", "verify that Grafana reaches the database"),
+            Self::VerifyQuery { .. } => (Query, "await_query", "verify that Grafana reaches the database"),
         }
     }
 }
