@@ -101,9 +101,10 @@ fn services(
 /// The data source. A container that reaches InfluxDB through the host gets a name for the host.
 fn data_source(
     resolved: &Resolved<'_>,
-    PerRole { influxdb, grafana }: &mut PerRole<Service>,
+    services: &mut PerRole<Service>,
     (instance, title, database): (&str, &str, &str),
 ) -> Result<DesiredDataSource> {
+    let PerRole { influxdb, grafana, .. } = services;
     let chosen = resolved.parsed(Setting::DataSourceUrl, values::server_url)?;
     let is_url_chosen = chosen.is_some();
     let (derived, needs_host) = data_source_url(influxdb, grafana);

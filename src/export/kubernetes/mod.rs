@@ -125,7 +125,7 @@ fn manifests(material: &Material<'_>) -> Result<Vec<ExportFile>> {
     let mut files = vec![ExportFile::new(KUSTOMIZATION, yaml(&kustomization(&resources)))];
     files.extend(secret);
     files.push(readme(material, &content_hash));
-    if let [Some(influxdb), Some(grafana)] = Role::ALL.map(|role| stack.container(role)) {
+    if let (Some(influxdb), Some(grafana)) = (stack.container(Role::Influxdb), stack.container(Role::Grafana)) {
         files.push(ExportFile::new(format!("{RESTORE}/{KUSTOMIZATION}"), yaml(&kustomization(&["pods.yaml"]))));
         files.push(ExportFile::new(format!("{RESTORE}/pods.yaml"), documents(&restore(stack, influxdb, grafana))));
     }

@@ -47,11 +47,13 @@ pub(super) fn rebuild(
     plan.add(Phase::Changes, write_first_password(context, password));
     plan.add(Phase::Changes, upgrade::before_start(context, &upgrade::desired_image(context)));
     plan.add(Phase::Changes, [Step::StartContainer(role), Step::AwaitAnswer(role)]);
-    Ok(match role {
-        Role::Influxdb => plan,
-        Role::Grafana if is_fresh(context) => ServerPlan { login: Some(first_login(context, password)), ..plan },
-        Role::Grafana => plan.until(Phase::Changes),
-    })
+    if role != Role::Grafana {
+        return Ok(plan);
+    }
+    if is_fresh(context) {
+        return Ok(ServerPlan { login: Some(first_login(context, password)), ..plan });
+    }
+    Ok(plan.until(Phase::Changes))
 }
 
 /// Pulls a missing image, and checks the address.
