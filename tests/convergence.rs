@@ -1,5 +1,5 @@
 //! The planner against a model of engine, InfluxDB and Grafana: from every world, and after a crash
-//! behind any step, `up` reaches the desired state, violates no precondition on the way, and never
+//! after any step, `up` reaches the desired state, violates no precondition on the way, and never
 //! publishes a Grafana that accepts admin/admin or deletes data without confirmation.
 //!
 //! The model defines success itself, without the planner.
@@ -135,7 +135,7 @@ fn may_block(world: &World, case: Case, blocker: &Blocker) -> bool {
     }
 }
 
-/// What follows a failed step: the previous image returns if the new one failed, and a run with a supplied password or
+/// Continues after a failed step: the previous image returns if the new one failed, and a run with a supplied password or
 /// on a database that a newer version migrated ends. Any other run continues.
 fn ends_after_failure(world: &mut World, desired: &Stack, case: Case, step: &Step) -> bool {
     if !matches!(step, Step::AwaitAnswer(_)) {
@@ -175,7 +175,7 @@ fn recover(world: &World, case: Case) {
     }
 }
 
-/// Runs to the end, and from every crash behind any step. Returns the number of runs.
+/// Runs to the end, and from every crash after any step. Returns the number of runs.
 fn check(world: &World, desired: &Stack, case: Case) -> usize {
     let options = UpOptions { reset_password: case.reset, ..UpOptions::default() };
     let seen = world.observe(desired, case);
@@ -287,7 +287,7 @@ fn objects(database: bool, door: usize, variant: usize) -> World {
     }
 }
 
-/// Passes on possible worlds: nothing is stored without a volume.
+/// Calls `each` with every possible world: nothing is stored without a volume.
 fn worlds(networks: &[usize], influxdbs: &[Srv], grafanas: &[Srv], doors: &[Door], mut each: impl FnMut(World)) {
     for (index, (db, file, pending)) in doors.iter().copied().enumerate() {
         for (database, variant) in [false, true].into_iter().flat_map(|database| [0, 1, 2].map(|one| (database, one))) {
@@ -653,7 +653,7 @@ fn restored(mut world: World, run: u32) -> Vec<World> {
 }
 
 #[test]
-fn a_restore_killed_behind_any_step_can_only_be_restarted_or_removed() {
+fn a_restore_killed_after_any_step_can_only_be_restarted_or_removed() {
     let case = Case::default();
     let desired = stack(case);
     let worlds = restored(empty_world(), 1);
@@ -687,7 +687,7 @@ fn a_restore_killed_behind_any_step_can_only_be_restarted_or_removed() {
             finish(restored(used, 2).pop().unwrap(), case);
         }
     }
-    // With all data restored, `up` completes it, even after a kill behind any of its steps.
+    // With all data restored, `up` completes it, even after a kill after any of its steps.
     check(whole, &desired, case);
 }
 

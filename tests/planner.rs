@@ -652,7 +652,7 @@ fn without_the_engines_loopback_nothing_unverified_is_published() {
     assert!(self::steps(&empty).contains(&Step::WriteFirstPassword(Credential::Generated)), "{empty:?}");
     // A stopped container that was verified when it was created is started unchanged, and the login
     // is tried on it.
-    (desired.login.given, desired.login.password) = (true, true);
+    (desired.login.is_untried, desired.login.supplies_password) = (true, true);
     let stopped = plan_with(&desired, |seen| {
         let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
         actual.run = RunState::Exited(0);
@@ -663,7 +663,7 @@ fn without_the_engines_loopback_nothing_unverified_is_published() {
     let at = |step| order.iter().position(|one| *one == step);
     assert!(at(Step::StartContainer(Role::Grafana)) < at(Step::TryLogin(Credential::Supplied)), "{stopped:?}");
     assert!(at(Step::TryLogin(Credential::Supplied)).is_some() && stopped.blocker().is_none(), "{stopped:?}");
-    (desired.login.given, desired.login.password) = (false, false);
+    (desired.login.is_untried, desired.login.supplies_password) = (false, false);
     // On a new volume, there is nothing to verify.
     let plan = plan_with(&desired, |seen| {
         seen.grafana.container = ContainerState::Absent;

@@ -297,9 +297,9 @@ pub fn stack(case: Case) -> Stack {
         },
         login: Login {
             user: if case.account == Account::Admin { Login::ADMIN } else { "me" }.into(),
-            token: false,
-            password: case.given.is_some(),
-            given: case.given.is_some() || case.account == Account::New,
+            uses_token: false,
+            supplies_password: case.given.is_some(),
+            is_untried: case.given.is_some() || case.account == Account::New,
         },
         settings: Some(Settings { values, lost: None }),
         ..model::stack()
@@ -435,7 +435,7 @@ impl World {
         }
     }
 
-    /// What the engine shows of a role.
+    /// The engine's answer about a role.
     fn seen_server(&self, role: Role, desired: &Stack, case: Case) -> ObservedServer {
         let (srv, other, other_role, version) = match role {
             Role::Influxdb => (&self.influxdb, &self.grafana, Role::Grafana, LABEL),
@@ -665,13 +665,13 @@ impl World {
                 assert!(!self.is_pending(), "the copy may be needed as long as it is recorded");
                 self.copy = None;
             }
-            Step::CopyDatabase { upgrade } => {
+            Step::CopyGrafanaDatabase { upgrade } => {
                 self.grafana_is(RunState::Created);
                 assert_eq!(self.data.ran, LABEL, "the copy is the database of the previous version");
                 assert!(upgrade == &NOW.to_string() && self.is_unproven(), "the record comes first");
                 self.copy = Some((self.data, true));
             }
-            Step::RestoreDatabase => {
+            Step::RollBackDatabase => {
                 self.grafana_is(RunState::Created);
                 let (data, is_current) = self.copy.take().unwrap();
                 assert!(is_current && self.upgrade.is_some(), "another upgrade's copy");

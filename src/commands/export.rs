@@ -158,7 +158,7 @@ struct Looked {
 async fn look(session: &Session, servers: ExportServers) -> Result<Looked> {
     let stack = session.stack();
     let container = stack.container(Role::Grafana);
-    if container.is_none() && !stack.login.token && !stack.login.given {
+    if container.is_none() && !stack.login.uses_token && !stack.login.is_untried {
         return Ok(look_without_account(session).await);
     }
     let mut connections = session.connect();
@@ -191,7 +191,7 @@ async fn look(session: &Session, servers: ExportServers) -> Result<Looked> {
         },
         version: if servers == ExportServers::New { named.or(runs) } else { runs.or(named) },
         host_address: if servers == ExportServers::Instance { host_address(session).await? } else { None },
-        has_stored_password: seen.grafana.container.ours().is_some_and(OurContainer::is_made_with_file),
+        has_stored_password: seen.grafana.container.ours().is_some_and(OurContainer::has_password_file),
         is_complete: answers && (seen.engine.is_some() || container.is_none()),
     })
 }

@@ -212,7 +212,7 @@ async fn connect(endpoint: Endpoint, context: &Context<'_>) -> Result<(Docker, E
     Ok((docker, EngineFacts { location, options, machine: None }))
 }
 
-/// What is known without a connection: the engine that was chosen on the command line.
+/// The facts without a connection: the engine that was chosen on the command line.
 fn unreached(context: &Context<'_>) -> EngineFacts {
     EngineFacts::unreached(engine_options(context.options))
 }

@@ -46,8 +46,8 @@ impl Docker {
         }
         if let Some(refusal) = self.try_start(role, id).await? {
             if role == Role::Grafana {
-                // The announced start did not happen.
-                self.clear_intended_version(id).await?;
+                // The announced start did not happen. If this fails, the next plan withdraws it.
+                self.clear_intended_version(id).await.ok();
             }
             let config = self.ours(role, id).await.ok().flatten().and_then(|actual| actual.config);
             let address = config.map_or(desired, |config| config.publish);

@@ -24,7 +24,7 @@ pub(super) static FORMAT: ExportFormat = ExportFormat {
 fn check(stack: &Stack) -> Result<()> {
     let Some(organisation) = &stack.organisation else { return Ok(()) };
     let is_external = stack.container(Role::Grafana).is_none();
-    if is_external && (stack.login.token || stack.login.given) {
+    if is_external && (stack.login.uses_token || stack.login.is_untried) {
         return Ok(());
     }
     let missing = if is_external { "" } else { "--grafana-url and " };

@@ -53,8 +53,8 @@ use crate::model::version::Version;
 
 /// Whether the server is ready, and its version.
 const HEALTH: &str = "/api/health";
-/// An attempt whose failure does not matter.
-const READ_PREFERENCES: &str = "read the preferences";
+/// The organisation's preferences.
+const PREFERENCES: &str = "/api/org/preferences";
 
 /// The type of InfluxDB's data source.
 const INFLUXDB: &str = "influxdb";
@@ -213,28 +213,34 @@ impl Grafana {
     /// # Errors
     /// [`Error::Http`] or [`Error::Answer`] if it fails for another reason.
     pub(crate) async fn set_home(&self, uid: &str) -> Result<()> {
-        match self.try_to_set_home(uid).await {
+        let not_allowed = "this account may not set Grafana's home page, so it stays unchanged";
+        let preferences: Preferences = match self.get("read the preferences", PREFERENCES).await {
             Err(Error::Answer { status: 403, .. }) => {
-                self.http.note("this account may not set Grafana's home page, so it stays unchanged");
-                Ok(())
+                self.http.note(not_allowed);
+                return Ok(());
             }
             // It is unknown whether there is one, and no panel depends on it.
-            Err(Error::Answer { doing, why, .. }) if doing == READ_PREFERENCES => {
+            Err(Error::Answer { doing, why, .. }) => {
                 self.http.note(&format!("cannot {doing}: {why}; Grafana's home page stays unchanged"));
+                return Ok(());
+            }
+            read => read?.unwrap_or_default(),
+        };
+        if preferences.home_uid.as_ref().is_some_and(|uid| !uid.is_empty())
+            || preferences.home_id.is_some_and(|id| id > 0)
+        {
+            return Ok(());
+        }
+        match self.save_home(preferences, uid).await {
+            Err(Error::Answer { status: 403, .. }) => {
+                self.http.note(not_allowed);
                 Ok(())
             }
             result => result,
         }
     }
 
-    async fn try_to_set_home(&self, uid: &str) -> Result<()> {
-        let path = "/api/org/preferences";
-        let mut preferences: Preferences = self.get(READ_PREFERENCES, path).await?.unwrap_or_default();
-        if preferences.home_uid.as_ref().is_some_and(|uid| !uid.is_empty())
-            || preferences.home_id.is_some_and(|id| id > 0)
-        {
-            return Ok(());
-        }
+    async fn save_home(&self, mut preferences: Preferences, uid: &str) -> Result<()> {
         let (method, body) = match self.api() {
             Api::Uid => ("PATCH", Body::json(&json!({"homeDashboardUID": uid}))),
             Api::Numeric => {
@@ -242,7 +248,7 @@ impl Grafana {
                 ("PUT", Body::json(&preferences))
             }
         };
-        let answer = self.send("set the home page", method, path, body).await?;
+        let answer = self.send("set the home page", method, PREFERENCES, body).await?;
         self.expect_success("set the home page", &answer)
     }
 

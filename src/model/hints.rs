@@ -63,6 +63,22 @@ fn hint(stack: &Stack, finding: &Finding) -> Option<String> {
     }
 }
 
+/// The warnings about published addresses that other hosts can reach.
+pub(crate) fn open_access(stack: &Stack) -> impl Iterator<Item = String> {
+    let warning = |role| {
+        let config = &stack.container(role)?.config;
+        let at = config.is_open().then_some(config.publish)?;
+        Some(match role {
+            Role::Influxdb => format!(
+                "InfluxDB listens on {at} without authentication: every host that reaches that address can read and \
+                 write metrics"
+            ),
+            Role::Grafana => format!("Grafana listens on {at} over plain HTTP: passwords can be read on the network"),
+        })
+    };
+    Role::ALL.into_iter().filter_map(warning)
+}
+
 /// The warning that other hosts on the engine's network can reach ports published on loopback, with
 /// the command that prevents it. The command's rule drops new connections forwarded to the
 /// instance's network, so the engine's host can still connect.

@@ -20,13 +20,27 @@ pub(crate) struct LastRun {
     /// The newest version that may have run on the volume.
     pub(crate) newest: Option<Version>,
     /// The same, including the announced start of a container that still waits for it.
-    pub(crate) announced: Option<Version>,
-    /// The image of the container, if it has run, and the version that its server reports.
-    container: (Option<ImageRef>, Option<Version>),
-    /// The image and the version in the volume's record.
-    record: (Option<ImageRef>, Option<Version>),
+    pub(crate) newest_with_intended: Option<Version>,
+    /// The container, if it has run, with the version that its server reports.
+    container: Evidence,
+    /// The record in the volume.
+    record: Evidence,
     /// Whether another image may have run since that record.
     is_outdated: bool,
+}
+
+/// An image, and the version that ran from it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Evidence {
+    image: Option<ImageRef>,
+    version: Option<Version>,
+}
+
+impl Evidence {
+    /// Whether the version proves that the tag of an image is wrong.
+    fn contradicts(&self, tagged: &ImageRef) -> bool {
+        self.image.as_ref().zip(self.version).is_some_and(|(made, runs)| made.is_contradicted(runs, tagged))
+    }
 }
 
 impl LastRun {
@@ -45,12 +59,15 @@ impl LastRun {
             NamedImage { id: previous.and_then(|from| from.id.clone()), name }
         });
         Self {
-            container: (made.as_ref().map(|made| made.name.clone()), seen.running_version()),
-            record: (ran.and_then(RanVersion::image), ran.map(|ran| ran.version)),
+            container: Evidence {
+                image: made.as_ref().map(|made| made.name.clone()),
+                version: seen.running_version(),
+            },
+            record: Evidence { image: ran.and_then(RanVersion::image), version: ran.map(|ran| ran.version) },
             is_outdated: files.intended.is_some(),
             recorded: ran.map(|ran| ran.version).or(label),
             newest: newest(&files, label),
-            announced: content.map_or(label, |files| newest(files, label)),
+            newest_with_intended: content.map_or(label, |files| newest(files, label)),
             image_on_engine: made.clone().or_else(|| seen.last_image.clone()),
             image: made.or(named),
         }
@@ -59,16 +76,14 @@ impl LastRun {
     /// Whether the volume records the image, whatever its tag says, and no other may have run since.
     #[must_use]
     pub(crate) fn is_recorded(&self, image: &ImageRef) -> bool {
-        !self.is_outdated && self.record.0.as_ref() == Some(image)
+        !self.is_outdated && self.record.image.as_ref() == Some(image)
     }
 
     /// The version that has migrated the database, if the image's tag names an older one.
     #[must_use]
     pub(crate) fn newer_than(&self, image: &ImageRef) -> Option<Version> {
-        let (made, runs) = &self.container;
-        let is_contradicted = [&self.container, &self.record]
-            .into_iter()
-            .any(|(made, runs)| made.as_ref().zip(*runs).is_some_and(|(made, runs)| made.is_contradicted(runs, image)));
+        let Evidence { image: made, version: runs } = &self.container;
+        let is_contradicted = self.container.contradicts(image) || self.record.contradicts(image);
         if made.as_ref() == Some(image) || self.is_recorded(image) || is_contradicted {
             return None;
         }
@@ -168,7 +183,7 @@ mod tests {
         let created = with_container(announced.clone(), "grafana/grafana:13.0", RunState::Created);
         for (seen, newest, is_recorded) in [(announced, Version(13, 0), false), (created, Version(12, 3), true)] {
             let last = LastRun::of(&seen, None);
-            assert_eq!((last.newest, last.announced), (Some(newest), Some(Version(13, 0))));
+            assert_eq!((last.newest, last.newest_with_intended), (Some(newest), Some(Version(13, 0))));
             assert_eq!(last.recorded, Some(Version(12, 3)));
             assert_eq!(last.is_recorded(&image("grafana/grafana:12.3")), is_recorded);
         }

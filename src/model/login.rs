@@ -138,17 +138,17 @@ pub fn next_login(
     let may_move = stack.login.is_admin() && is_to_be_open(stack) && actual.is_some_and(OurContainer::is_on_loopback);
     let has_no_password = || files.is_some_and(|files| files.pending.is_none() && files.password.is_none());
     let candidates: &[Credential] = match actual {
-        _ if stack.login.token => &[Token],
+        _ if stack.login.uses_token => &[Token],
         // A Grafana that moves off loopback may still have the default password.
-        _ if stack.login.password && may_move => &[Supplied, Default],
-        _ if stack.login.password => &[Supplied],
+        _ if stack.login.supplies_password && may_move => &[Supplied, Default],
+        _ if stack.login.supplies_password => &[Supplied],
         None => &[Default],
         // The pending password comes first, so that one attempt completes the change of an interrupted run. A private
         // Grafana locks no account.
-        Some(actual) if actual.is_made_with_file() && (actual.is_private() || has_no_password()) => {
+        Some(actual) if actual.has_password_file() && (actual.is_private() || has_no_password()) => {
             &[Pending, Stored, Default]
         }
-        Some(actual) if actual.is_made_with_file() => &[Pending, Stored],
+        Some(actual) if actual.has_password_file() => &[Pending, Stored],
         // An interrupted run may have stored a password that no label mentions.
         Some(_) => &[Default, Pending, Stored],
     };
@@ -195,7 +195,7 @@ impl LoginState {
         };
         let file = match files.filter(|_| Self::needs_files(accepted, actual)) {
             Some(files) => PasswordFile::new(files, &accepted.secret),
-            None => PasswordFile::NotRead,
+            None => PasswordFile::NotNeeded,
         };
         let accepted = Some(accepted.credential);
         Self { accepted, account, file, has_default_password, default_login: DefaultLogin::NotTried }
@@ -205,7 +205,7 @@ impl LoginState {
     /// one.
     #[must_use]
     pub fn needs_files(accepted: &Attempt, actual: Option<&OurContainer>) -> bool {
-        let may_differ = |actual: &OurContainer| !is_default(accepted) || actual.is_made_with_file();
+        let may_differ = |actual: &OurContainer| !is_default(accepted) || actual.has_password_file();
         accepted.credential != Credential::Token && actual.is_some_and(may_differ)
     }
 
@@ -239,9 +239,9 @@ pub enum SignedInAccount {
 /// The password file in Grafana's volume.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PasswordFile {
-    /// Not read, because no decision depends on it.
+    /// No decision depends on it.
     #[default]
-    NotRead,
+    NotNeeded,
     /// It does not exist.
     Missing,
     /// It contains the password that Grafana accepted.
@@ -255,7 +255,7 @@ impl PasswordFile {
         let is_complete = files.pending.as_ref().is_none_or(|pending| pending == accepted);
         match &files.password {
             // The first password needs no file.
-            None if is_complete && accepted.reveal() == Login::PUBLIC_PASSWORD => Self::NotRead,
+            None if is_complete && accepted.reveal() == Login::PUBLIC_PASSWORD => Self::NotNeeded,
             None => Self::Missing,
             Some(stored) if stored == accepted && is_complete => Self::Accepted,
             Some(_) => Self::Outdated,
@@ -296,7 +296,7 @@ mod tests {
     }
 
     fn supplied(user: &str, token: bool, password: bool) -> Login {
-        Login { user: user.into(), token, password, given: password }
+        Login { user: user.into(), uses_token: token, supplies_password: password, is_untried: password }
     }
 
     fn container(password: PasswordSource, port: u16) -> OurContainer {
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn an_accepted_login_shows_the_account_and_whether_the_file_contains_its_password() {
-        use PasswordFile::{Accepted, Missing, NotRead, Outdated};
+        use PasswordFile::{Accepted, Missing, NotNeeded, Outdated};
         use SignedInAccount::{DefaultPassword, Other, OwnPassword};
         let state = |user: &str, accepted: &Attempt, source, files: &VolumeFiles| {
             let actual = container(source, 3000);
@@ -378,8 +378,8 @@ mod tests {
         let (default, own) = (attempt(Public, "admin"), attempt(Stored, "own"));
         let (file, no_file) = (PasswordSource::File, PasswordSource::Default);
         for (user, accepted, source, files, expected) in [
-            ("admin", &default, no_file, files(Some("x"), None), (DefaultPassword, NotRead)),
-            ("admin", &default, file, files(None, None), (DefaultPassword, NotRead)),
+            ("admin", &default, no_file, files(Some("x"), None), (DefaultPassword, NotNeeded)),
+            ("admin", &default, file, files(None, None), (DefaultPassword, NotNeeded)),
             ("admin", &default, file, files(None, Some("x")), (DefaultPassword, Missing)),
             ("admin", &default, file, files(Some("x"), None), (DefaultPassword, Outdated)),
             ("admin", &own, no_file, files(Some("own"), None), (OwnPassword, Accepted)),
@@ -387,7 +387,7 @@ mod tests {
             ("admin", &own, file, files(Some("own"), Some("x")), (OwnPassword, Outdated)),
             ("admin", &own, file, files(None, None), (OwnPassword, Missing)),
             ("me", &own, file, files(Some("x"), None), (Other, Outdated)),
-            ("admin", &attempt(Token, "own"), file, files(Some("x"), None), (Other, NotRead)),
+            ("admin", &attempt(Token, "own"), file, files(Some("x"), None), (Other, NotNeeded)),
         ] {
             assert_eq!(state(user, accepted, source, &files), expected, "{user} {accepted:?} {source:?} {files:?}");
         }

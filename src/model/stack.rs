@@ -179,7 +179,7 @@ impl Stack {
             spec.pinned_image = upgrade.pinned().cloned();
         }
         // The supplied password was tried and stored before, and is restored with the database.
-        (stack.login.given, stack.login.password) = (false, false);
+        (stack.login.is_untried, stack.login.supplies_password) = (false, false);
         stack.refused_image = (upgrade.state == UpgradeState::Refused).then(|| upgrade.to.name.clone());
         stack
     }
@@ -294,12 +294,12 @@ pub struct Login {
     /// The user, unless a token is used.
     pub user: String,
     /// Whether a token is used.
-    pub token: bool,
+    pub uses_token: bool,
     /// Whether this run was given a password.
-    pub password: bool,
+    pub supplies_password: bool,
     /// Whether this run was given a password or a different user. Such a login is tried before
     /// anything is changed for it.
-    pub given: bool,
+    pub is_untried: bool,
 }
 
 impl Login {
@@ -319,7 +319,7 @@ impl Login {
     /// Whether signing in shows that admin/admin is rejected.
     #[must_use]
     pub(crate) fn is_admin(&self) -> bool {
-        !self.token && self.user == Self::ADMIN
+        !self.uses_token && self.user == Self::ADMIN
     }
 }
 
@@ -609,7 +609,7 @@ mod tests {
     fn a_rolled_back_stack_differs_in_grafanas_image_and_login() {
         let stack = Stack {
             default_image: "grafana/grafana:12".into(),
-            login: Login { user: "me".into(), token: false, password: true, given: true },
+            login: Login { user: "me".into(), uses_token: false, supplies_password: true, is_untried: true },
             ..samples::stack()
         };
         for (from, to, state, pinned, read_only, refused) in [
@@ -626,7 +626,7 @@ mod tests {
                 back.container(Role::Grafana),
                 Some(&DesiredContainer { config, pinned_image, ..before.clone() })
             );
-            assert_eq!(back.login, Login { password: false, given: false, ..stack.login.clone() });
+            assert_eq!(back.login, Login { supplies_password: false, is_untried: false, ..stack.login.clone() });
             assert_eq!(back.refused_image, refused.then_some(upgrade.to.name));
             assert_eq!(back.services.influxdb, stack.services.influxdb);
         }

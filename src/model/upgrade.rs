@@ -60,7 +60,7 @@ impl Upgrade {
 
     /// Whether the previous database must be restored before `image` starts.
     #[must_use]
-    pub(crate) fn must_restore(&self, image: &ImageRef) -> bool {
+    pub(crate) fn must_roll_back(&self, image: &ImageRef) -> bool {
         match self.state {
             // Another image continues with the current database; the copy stays until an image is accepted.
             UpgradeState::Unproven => self.from.name == *image && self.from.name != self.to.name,
@@ -162,16 +162,16 @@ mod tests {
         let upgrade = |state| Upgrade { id: "1".into(), from: image("g:1", "a"), to: image("g:2", "b"), state };
         let (one, two, three) = (image("g:1", "").name, image("g:2", "").name, image("g:3", "").name);
         let unproven = upgrade(UpgradeState::Unproven);
-        assert!(unproven.must_restore(&one) && !unproven.must_restore(&two) && !unproven.must_restore(&three));
+        assert!(unproven.must_roll_back(&one) && !unproven.must_roll_back(&two) && !unproven.must_roll_back(&three));
         let retagged = Upgrade { to: image("g:1", "b"), ..unproven.clone() };
-        assert!(!retagged.must_restore(&one));
+        assert!(!retagged.must_roll_back(&one));
         assert!(!unproven.refuses(&two));
         let undone = upgrade(UpgradeState::Undone);
-        assert!(!undone.must_restore(&one) && undone.refuses(&two) && !undone.refuses(&three));
-        assert!(upgrade(UpgradeState::Refused).must_restore(&one));
+        assert!(!undone.must_roll_back(&one) && undone.refuses(&two) && !undone.refuses(&three));
+        assert!(upgrade(UpgradeState::Refused).must_roll_back(&one));
         let postponed = upgrade(UpgradeState::Postponed);
-        assert!(postponed.must_restore(&two) && !postponed.refuses(&two), "its image is tried again");
+        assert!(postponed.must_roll_back(&two) && !postponed.refuses(&two), "its image is tried again");
         let ended = upgrade(UpgradeState::Ended);
-        assert!(!ended.must_restore(&two) && !ended.refuses(&two) && !ended.is_pending());
+        assert!(!ended.must_roll_back(&two) && !ended.refuses(&two) && !ended.is_pending());
     }
 }

@@ -67,9 +67,8 @@ impl Session {
                 self.run_lane((steps, plan.login), connection, done, grafana_started)
             });
             let lanes: FuturesUnordered<_> = lanes.collect();
-            let result: Result<(), RunFailure> = if matches!(phase, Phase::Release | Phase::Changes | Phase::Contents) {
-                // After a failure, the other roles' lanes still run to their ends, so that no server
-                // is left in an intermediate state. The first failure counts.
+            let result: Result<(), RunFailure> = if phase.completes_every_lane() {
+                // The first failure counts.
                 lanes.collect::<Vec<_>>().await.into_iter().collect()
             } else {
                 lanes.try_collect().await
@@ -191,8 +190,8 @@ impl Session {
                 self.docker()?.save_upgrade(instance, self.remembered(), Some(&upgrade)).await
             }
             Step::EndUpgrade(end) => self.end_upgrade(connection, end.as_deref()).await,
-            Step::CopyDatabase { upgrade } => self.docker()?.copy_database(connection.container()?, &upgrade).await,
-            Step::RestoreDatabase => self.docker()?.put_database_back(connection.container()?).await,
+            Step::CopyGrafanaDatabase { upgrade } => self.docker()?.copy_database(connection.container()?, &upgrade).await,
+            Step::RollBackDatabase => self.docker()?.put_database_back(connection.container()?).await,
             Step::ProveDashboard => self.prove_dashboard(connection, deadline).await,
             Step::RemoveContainer(role) => self.remove(connection, role).await,
             Step::UnpauseContainer(role) => self.docker()?.unpause_container(role, connection.container()?).await,
@@ -235,7 +234,7 @@ impl Session {
         let user = &self.stack.login.user;
         let creation = Creation {
             instance: &self.stack.instance,
-            grafana_user: (user != Login::ADMIN && !self.stack.login.token).then_some(user),
+            grafana_user: (user != Login::ADMIN && !self.stack.login.uses_token).then_some(user),
             private: new.usage != ContainerUse::Service,
             image: new.image_id.as_deref(),
         };

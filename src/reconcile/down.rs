@@ -79,7 +79,7 @@ async fn deregister(session: &Session, connections: &mut Connections, executed: 
         return Err(Error::Blocked { resource, blocker: blocker.clone() });
     }
     session.apply(&plan, connections, executed).await?;
-    // Objects of one resource that were removed hid those that cannot be.
+    // A resource reports kept objects only after the removable ones are gone.
     let rest = if plan.is_idle() { plan.clone() } else { plan_deregister(session, connections).await? };
     hints::kept(&rest).for_each(|kept| session.listener().on(Event::Warning(&kept)));
     if plan.finding(Resource::DataSource) == Some(&Finding::Edited) {

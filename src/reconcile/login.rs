@@ -192,7 +192,7 @@ impl Session {
         {
             return Ok(Some(accepted.secret.clone()));
         }
-        let is_stored = seen.container.ours().is_some_and(OurContainer::is_made_with_file);
+        let is_stored = seen.container.ours().is_some_and(OurContainer::has_password_file);
         let files = match &seen.content {
             _ if !is_stored || seen.unreadable.is_some() => None,
             Some(content) => Some(content.files.clone()),

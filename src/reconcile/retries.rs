@@ -29,8 +29,8 @@ impl<'a> Retries<'a> {
         if self.left == 0 { Err(error) } else { Ok(()) }
     }
 
-    /// Continues after a race, and after one rejected login: an interrupted run may have left
-    /// another password in the volume. A rejected login is not tried again.
+    /// Continues after a race, and once after a rejected login, which is not sent again: the next plan reports it with
+    /// its way out.
     pub(super) async fn after(&mut self, error: Error) -> Result<()> {
         let is_login = matches!(error, Error::Refused { role: Role::Grafana, .. });
         if is_race(&error) {

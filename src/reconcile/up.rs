@@ -41,8 +41,8 @@ pub(crate) async fn up(
 /// Rejects invalid options and prints warnings.
 fn begin(stack: &Stack, options: UpOptions, listener: &dyn Listener) -> Result<()> {
     check_reset(stack, options)?;
-    warn_about_open_access(stack, listener);
-    for hint in hints::unreadable_dashboards(stack).into_iter().chain(hints::refused_image(stack)) {
+    let hints = hints::open_access(stack).chain(hints::unreadable_dashboards(stack)).chain(hints::refused_image(stack));
+    for hint in hints {
         listener.on(Event::Warning(&hint));
     }
     Ok(())
@@ -211,23 +211,4 @@ pub(crate) async fn plan_up(session: &Session, options: UpOptions) -> Result<Pre
     let questions = if plan.blocker().is_none() { plan::questions(stack, &seen, &plan) } else { Vec::new() };
     let status = summarize(session, &connections, &seen, &plan, false).await?;
     Ok(Preview { plan, questions: questions.iter().map(Question::to_string).collect(), status })
-}
-
-/// Warns about published addresses that other hosts can reach.
-fn warn_about_open_access(stack: &Stack, listener: &dyn Listener) {
-    let open = |role| {
-        let config = &stack.container(role)?.config;
-        config.is_open().then_some(config.publish)
-    };
-    if let Some(at) = open(Role::Influxdb) {
-        listener.on(Event::Warning(&format!(
-            "InfluxDB listens on {at} without authentication: every host that reaches that address can read and write \
-             metrics"
-        )));
-    }
-    if let Some(at) = open(Role::Grafana) {
-        listener.on(Event::Warning(&format!(
-            "Grafana listens on {at} over plain HTTP: passwords can be read on the network"
-        )));
-    }
 }

@@ -20,7 +20,7 @@ use crate::model::text::excerpt;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
 impl Session {
-    /// Waits briefly whether the container behind a broken connection exits or answers again.
+    /// Waits briefly to see whether the container behind a broken connection exits or answers again.
     ///
     /// # Errors
     /// [`Error::Raced`] if the container is gone or its server answers after all,

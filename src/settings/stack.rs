@@ -158,9 +158,10 @@ fn login(resolved: &Resolved<'_>, is_ours: bool) -> Login {
     // An external Grafana does not have the container's account, so only a supplied password counts there.
     let is_new = is_ours && user != resolved.previous_user.as_deref().unwrap_or(Login::ADMIN);
     let secrets = &resolved.inputs.secrets;
-    let token = secrets.grafana_token.is_some();
-    let password = !token && secrets.grafana_password.is_some();
-    Login { user: user.into(), token, password, given: password || (!token && is_new) }
+    let uses_token = secrets.grafana_token.is_some();
+    let supplies_password = !uses_token && secrets.grafana_password.is_some();
+    let is_untried = supplies_password || (!uses_token && is_new);
+    Login { user: user.into(), uses_token, supplies_password, is_untried }
 }
 
 fn credentials(resolved: &Resolved<'_>, login: &Login, influxdb_is_external: bool) -> Result<Credentials> {

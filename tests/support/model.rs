@@ -39,7 +39,7 @@ pub(crate) fn stack() -> Stack {
         restore: None,
         refused_image: None,
         alerts: Alerts::NotManaged,
-        login: Login { user: "admin".into(), token: false, password: false, given: false },
+        login: Login { user: "admin".into(), uses_token: false, supplies_password: false, is_untried: false },
         settings: Some(Settings::default()),
         pull: Pull::Missing,
         timeout: Duration::from_secs(1),

@@ -349,7 +349,7 @@ impl OurContainer {
 
     /// Whether Grafana's first password came from the file in its volume.
     #[must_use]
-    pub fn is_made_with_file(&self) -> bool {
+    pub fn has_password_file(&self) -> bool {
         self.password_source() == PasswordSource::File
     }
 

@@ -114,7 +114,7 @@ fn unusable_container(context: &ServerContext<'_>) -> Option<Blocker> {
     match &seen.container {
         ContainerState::Foreign => Some(foreign("container", &spec.name, stack)),
         ContainerState::Duplicated(names) => Some(duplicated(stack, role, names)),
-        ContainerState::Ours(actual) if !context.restores() => match &seen.response {
+        ContainerState::Ours(actual) if !context.rolls_back() => match &seen.response {
             ServerResponse::Refusing(message) if !(options.reset_password && role == Role::Grafana) => {
                 Some(refused(stack, role, &spec.url().to_string(), message))
             }

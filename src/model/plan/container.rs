@@ -2,8 +2,8 @@
 //! loses no data and never publishes a Grafana with the default password.
 
 use super::blockers::{blocker, never_pulled, short};
-use super::login::{password, task};
-use super::rebuild::{create_to_read, rebuild, restore};
+use super::login::{source_in_force, task};
+use super::rebuild::{create_to_read, rebuild, roll_back_database};
 use super::running::{paused, running, start_again};
 use super::server::{ServerContext, ServerPlan};
 use super::{Blocker, Finding, Phase, Step};
@@ -55,8 +55,8 @@ fn decide(context: &ServerContext<'_>) -> Result<ServerPlan, Blocker> {
         let wait = [Step::AwaitAnswer(context.spec.role)];
         return Ok(ServerPlan::new(Finding::Silent("it is starting".into())).with(Phase::Preparation, wait));
     }
-    if context.restores() {
-        return restore(context, actual);
+    if context.rolls_back() {
+        return roll_back_database(context, actual);
     }
     let differences = differences(context, actual);
     if !differences.is_empty() || context.frees_port_first {
@@ -90,7 +90,7 @@ fn start_or_rebuild(
 fn unpauses_first(context: &ServerContext<'_>, actual: &OurContainer) -> bool {
     let ServerContext { stack, spec, options, frees_port_first, .. } = context;
     let changes = *frees_port_first || options.reset_password || !differences(context, actual).is_empty();
-    spec.role == Role::Grafana && can_unpause(stack, actual) && changes && !context.restores() && !actual.name_taken
+    spec.role == Role::Grafana && can_unpause(stack, actual) && changes && !context.rolls_back() && !actual.name_taken
 }
 
 /// Unpauses Grafana; the other steps are a prediction.
@@ -110,7 +110,7 @@ fn waits_for_answer(context: &ServerContext<'_>, actual: &OurContainer) -> bool 
     let is_silent =
         matches!(seen.response, ServerResponse::Unasked | ServerResponse::Silent(_) | ServerResponse::Starting(_));
     let changes = *frees_port_first || !differences(context, actual).is_empty();
-    let decides = (stack.login.given && !options.reset_password) || actual.is_private();
+    let decides = (stack.login.is_untried && !options.reset_password) || actual.is_private();
     let is_starting = actual.run == RunState::Running && actual.has_just_started && actual.published.is_some();
     spec.role == Role::Grafana
         && is_starting
@@ -119,7 +119,7 @@ fn waits_for_answer(context: &ServerContext<'_>, actual: &OurContainer) -> bool 
         && decides
         && !is_out_of_reach(stack, actual)
         && !actual.crashes_repeatedly
-        && !context.restores()
+        && !context.rolls_back()
 }
 
 /// Whether the container is published only on the loopback of another machine.
@@ -147,7 +147,7 @@ pub fn needs_content(stack: &Stack, actual: &OurContainer, image: Option<&Image>
     let runs = actual.run == RunState::Running;
     let is_same_image = image.is_some_and(|image| image.id == actual.image_id);
     let is_upgrading = upgrade.is_some_and(Upgrade::is_pending);
-    !(runs && is_same && is_same_image && actual.on_network) || is_upgrading || stack.login.given
+    !(runs && is_same && is_same_image && actual.on_network) || is_upgrading || stack.login.is_untried
 }
 
 /// Compares the container's configuration with the desired one.
@@ -160,7 +160,7 @@ pub(super) fn differences(context: &ServerContext<'_>, actual: &OurContainer) ->
             desired: "this version's".into(),
         }];
     };
-    let desired = ContainerConfig { password: password(context, Some(actual)), ..spec.config.clone() };
+    let desired = ContainerConfig { password: source_in_force(context, Some(actual)), ..spec.config.clone() };
     let mut differences = Difference::between(&config.fields(), &desired.fields());
     if !actual.on_network {
         differences.push(Difference {

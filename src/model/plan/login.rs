@@ -26,8 +26,8 @@ pub(super) fn store(context: &ServerContext<'_>) -> Option<Step> {
 }
 
 /// The password source of the container. A password in the volume stays in force without repeating an option.
-pub(super) fn password(context: &ServerContext<'_>, actual: Option<&OurContainer>) -> PasswordSource {
-    let made_with_file = actual.is_some_and(OurContainer::is_made_with_file);
+pub(super) fn source_in_force(context: &ServerContext<'_>, actual: Option<&OurContainer>) -> PasswordSource {
+    let made_with_file = actual.is_some_and(OurContainer::has_password_file);
     let login = context.seen.login;
     let is_stored = matches!(login.file, PasswordFile::Accepted | PasswordFile::Outdated | PasswordFile::Missing);
     // Before a start, only the file shows which password is in force.
@@ -39,7 +39,7 @@ pub(super) fn password(context: &ServerContext<'_>, actual: Option<&OurContainer
         SignedInAccount::OwnPassword | SignedInAccount::Other if is_stored => PasswordSource::File,
         // This account does not sign in with the password in the file.
         SignedInAccount::Other => PasswordSource::Default,
-        _ => first_password(context),
+        _ => first_source(context),
     }
 }
 
@@ -48,7 +48,7 @@ fn has_stored_password(context: &ServerContext<'_>) -> bool {
 }
 
 /// The password source of a Grafana that has never run: a new password if a reset was requested.
-fn first_password(context: &ServerContext<'_>) -> PasswordSource {
+fn first_source(context: &ServerContext<'_>) -> PasswordSource {
     let is_requested = context.options.reset_password && context.spec.role == Role::Grafana && is_fresh(context);
     if is_requested { PasswordSource::File } else { context.spec.config.password }
 }
@@ -62,9 +62,9 @@ pub(super) fn is_fresh(context: &ServerContext<'_>) -> bool {
 pub(super) fn first_login(context: &ServerContext<'_>, source: PasswordSource) -> Credential {
     let login = &context.stack.login;
     match source {
-        PasswordSource::Default if login.token => Credential::Token,
+        PasswordSource::Default if login.uses_token => Credential::Token,
         PasswordSource::Default => Credential::Default,
-        PasswordSource::File if login.password => Credential::Supplied,
+        PasswordSource::File if login.supplies_password => Credential::Supplied,
         PasswordSource::File if has_stored_password(context) => Credential::Stored,
         PasswordSource::File => Credential::Generated,
     }
@@ -101,7 +101,7 @@ impl LoginTask {
 
 /// Tries the supplied login: a supplied password, or another user with the password in force.
 pub(super) fn try_login(context: &ServerContext<'_>) -> Step {
-    Step::TryLogin(match context.stack.login.password {
+    Step::TryLogin(match context.stack.login.supplies_password {
         true => Credential::Supplied,
         false if has_stored_password(context) => Credential::Stored,
         false => Credential::Default,
@@ -112,7 +112,7 @@ pub(super) fn try_login(context: &ServerContext<'_>) -> Step {
 pub(super) fn change_default(context: &ServerContext<'_>) -> Vec<Step> {
     let pending = context.seen.content.as_ref().and_then(|content| content.files.pending.as_ref());
     let is_being_set = pending.is_some_and(|pending| pending.reveal() != Login::PUBLIC_PASSWORD);
-    let new = match context.stack.login.password {
+    let new = match context.stack.login.supplies_password {
         true => Credential::Supplied,
         false if is_being_set => Credential::Pending,
         false => Credential::Generated,
@@ -127,7 +127,7 @@ pub(super) fn change_default(context: &ServerContext<'_>) -> Vec<Step> {
 
 /// Sets a password with Grafana's own command. The password in force is stored first, in case the run ends before.
 pub(super) fn reset(context: &ServerContext<'_>) -> Vec<Step> {
-    let new = if context.stack.login.password { Credential::Supplied } else { Credential::Generated };
+    let new = if context.stack.login.supplies_password { Credential::Supplied } else { Credential::Generated };
     let steps = [
         Step::WritePendingPassword(new),
         Step::ResetPassword(new),
@@ -163,11 +163,11 @@ pub(super) fn task(context: &ServerContext<'_>, actual: Option<&OurContainer>) -
     if options.reset_password {
         Some(LoginTask::Reset)
     } else if spec.config.is_open()
-        && (made || (stack.login.given && !stack.login.is_admin()))
+        && (made || (stack.login.is_untried && !stack.login.is_admin()))
         && !(signed_in && rejects_default(context))
     {
         Some(LoginTask::Secure)
-    } else if stack.login.given && !signed_in {
+    } else if stack.login.is_untried && !signed_in {
         Some(LoginTask::Try)
     } else {
         None
@@ -248,7 +248,7 @@ pub(super) fn private_start(
     }
     let was_started = matches!(actual.run, RunState::Exited(_));
     let has_password = actual.run == RunState::Created
-        && actual.is_made_with_file()
+        && actual.has_password_file()
         && has_stored_password(context)
         && !upgrade::may_migrate(context);
     // The port of a moved container may be taken, and the other role's container is removed only later.
@@ -311,7 +311,7 @@ pub(super) fn unverifiable(stack: &Stack, host: &str, task: LoginTask) -> Blocke
 }
 
 /// The password source of the new container.
-pub(super) fn new_password(
+pub(super) fn new_source(
     context: &ServerContext<'_>,
     actual: Option<&OurContainer>,
     task: Option<LoginTask>,
@@ -320,15 +320,15 @@ pub(super) fn new_password(
         return PasswordSource::Default;
     }
     let signed_in = matches!(context.seen.response, ServerResponse::Answering(_));
-    let had_file = |actual: &OurContainer| actual.is_made_with_file() && actual.run != RunState::Created;
+    let had_file = |actual: &OurContainer| actual.has_password_file() && actual.run != RunState::Created;
     let is_stored = has_stored_password(context) || actual.is_some_and(had_file);
     match task {
-        _ if is_fresh(context) => first_password(context),
+        _ if is_fresh(context) => first_source(context),
         Some(LoginTask::Secure) if !context.stack.login.is_admin() && !is_stored => PasswordSource::Default,
         Some(LoginTask::Secure | LoginTask::Reset) => PasswordSource::File,
-        Some(LoginTask::Try) if context.stack.login.password => context.spec.config.password,
+        Some(LoginTask::Try) if context.stack.login.supplies_password => context.spec.config.password,
         _ if store(context).is_some() => PasswordSource::File,
-        None if signed_in => password(context, actual),
+        None if signed_in => source_in_force(context, actual),
         _ if is_stored => PasswordSource::File,
         _ => PasswordSource::Default,
     }

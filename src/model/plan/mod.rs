@@ -313,8 +313,8 @@ impl Plan {
 
     /// Whether it restores the previous database.
     #[must_use]
-    pub(crate) fn restores(&self) -> bool {
-        self.steps().any(|(step, _)| *step == Step::RestoreDatabase)
+    pub(crate) fn rolls_back(&self) -> bool {
+        self.steps().any(|(step, _)| *step == Step::RollBackDatabase)
     }
 
     /// Whether there is nothing to do.

@@ -50,7 +50,7 @@ impl fmt::Display for Question {
 /// restored without one.
 #[must_use]
 pub fn questions(stack: &Stack, seen: &Observed, plan: &Plan) -> Vec<Question> {
-    let upgrade = seen.settings.upgrade.as_ref().filter(|_| plan.restores());
+    let upgrade = seen.settings.upgrade.as_ref().filter(|_| plan.rolls_back());
     let upgrade = upgrade.filter(|upgrade| !upgrade.is_recent(seen.time, stack.timeout));
     let restore = upgrade.map(|upgrade| Question::Restore { tried: upgrade.to.name.to_string() });
     plan.steps().filter_map(|(step, _)| shorter_retention(step)).chain(restore).collect()

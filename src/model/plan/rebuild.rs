@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::blockers::foreign;
 use super::login::{
-    LoginTask, first_login, is_fresh, is_in_place, new_password, private_start, store, task, unsafe_default,
+    LoginTask, first_login, is_fresh, is_in_place, new_source, private_start, store, task, unsafe_default,
     unverifiable, write_first_password,
 };
 use super::running::start;
@@ -42,7 +42,7 @@ pub(super) fn rebuild(
         verify(context, &mut plan, actual, task)?;
     }
     replace(context, &mut plan, actual, task);
-    let password = new_password(context, actual, task);
+    let password = new_source(context, actual, task);
     plan.add(Phase::Changes, [service(context, password)]);
     plan.add(Phase::Changes, write_first_password(context, password));
     plan.add(Phase::Changes, upgrade::before_start(context, &upgrade::desired_image(context)));
@@ -144,7 +144,7 @@ fn replace(context: &ServerContext<'_>, plan: &mut ServerPlan, actual: Option<&O
 /// has to be verified before Grafana is published.
 pub(super) fn create_to_read(context: &ServerContext<'_>) -> ServerPlan {
     let ServerContext { spec, .. } = context;
-    let is_private = context.restores() || task(context, None).is_some();
+    let is_private = context.rolls_back() || task(context, None).is_some();
     let (config, usage) = if is_private {
         (private(spec), ContainerUse::Login)
     } else {
@@ -153,7 +153,7 @@ pub(super) fn create_to_read(context: &ServerContext<'_>) -> ServerPlan {
     };
     let new = NewContainer { role: Role::Grafana, config, image_id: spec.pinned_image.clone(), usage };
     let (grafana, image) = (Role::Grafana, upgrade::desired_image(context));
-    let finding = if context.restores() { Finding::Requested(RESTORES) } else { Finding::Missing };
+    let finding = if context.rolls_back() { Finding::Requested(ROLLS_BACK) } else { Finding::Missing };
     let work = fetch(context, finding, None);
     let start = [Step::StartContainer(grafana), Step::AwaitAnswer(grafana)];
     if context.seen.image.is_none() || context.options.pull {
@@ -162,8 +162,8 @@ pub(super) fn create_to_read(context: &ServerContext<'_>) -> ServerPlan {
     }
     let work = work.with(Phase::Preparation, [Step::CreateContainer(Box::new(new))]);
     match task(context, None) {
-        _ if context.restores() => work
-            .with(Phase::Changes, [Step::RestoreDatabase, Step::RemoveContainer(grafana)])
+        _ if context.rolls_back() => work
+            .with(Phase::Changes, [Step::RollBackDatabase, Step::RemoveContainer(grafana)])
             .with(Phase::Changes, [service(context, spec.config.password)])
             .with(Phase::Changes, start),
         Some(task) => work
@@ -186,22 +186,22 @@ fn service(context: &ServerContext<'_>, password: PasswordSource) -> Step {
 }
 
 /// The finding about a Grafana whose database is restored first.
-const RESTORES: &str = "the previous database is restored";
+const ROLLS_BACK: &str = "the previous database is restored";
 
 /// Restores the previous database through a private container that is not started: the passwords of that database
 /// decide how Grafana is published.
-pub(super) fn restore(context: &ServerContext<'_>, actual: &OurContainer) -> Result<ServerPlan, Blocker> {
-    let finding = Finding::Requested(RESTORES);
+pub(super) fn roll_back_database(context: &ServerContext<'_>, actual: &OurContainer) -> Result<ServerPlan, Blocker> {
+    let finding = Finding::Requested(ROLLS_BACK);
     if actual.name_taken {
         return Err(foreign("container", &context.spec.name, context.stack));
     }
     if actual.run == RunState::Created && actual.is_private() && !context.is_unread(actual) {
-        return Ok(ServerPlan::changing(finding, upgrade::restore(context)));
+        return Ok(ServerPlan::changing(finding, upgrade::roll_back_database(context)));
     }
     Ok(ServerPlan::new(finding)
         .with(Phase::Preparation, pull(context))
         .with(Phase::Trial, context.removal(actual))
-        .with(Phase::Changes, [Step::RestoreDatabase, service(context, context.spec.config.password)])
+        .with(Phase::Changes, [Step::RollBackDatabase, service(context, context.spec.config.password)])
         .with(Phase::Changes, [Step::StartContainer(Role::Grafana), Step::AwaitAnswer(Role::Grafana)]))
 }
 

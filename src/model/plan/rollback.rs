@@ -63,7 +63,7 @@ pub(crate) fn verdict(step: Option<&Step>, cause: FailureCause) -> Option<Upgrad
     let is_refused = match step {
         // The plan was blocked. A run that ended after its steps blames no image.
         None => is_of_server && matches!(cause, Blocked(..)),
-        Some(Step::CopyDatabase { .. }) => cause == Engine(UnexpectedFile),
+        Some(Step::CopyGrafanaDatabase { .. }) => cause == Engine(UnexpectedFile),
         Some(Step::StartContainer(Role::Grafana)) => {
             is_of_server || matches!(cause, Engine(NoSuchProgram | Architecture | Unrunnable))
         }
@@ -79,7 +79,7 @@ pub(crate) fn verdict(step: Option<&Step>, cause: FailureCause) -> Option<Upgrad
     };
     // Without a copy of the database, the new image is not started.
     let is_untried =
-        matches!(step, Some(Step::CopyDatabase { .. })) && (is_of_server || matches!(cause, Engine(Disk | Other)));
+        matches!(step, Some(Step::CopyGrafanaDatabase { .. })) && (is_of_server || matches!(cause, Engine(Disk | Other)));
     if is_refused { Some(UpgradeState::Refused) } else { is_untried.then_some(UpgradeState::Postponed) }
 }
 
@@ -107,7 +107,7 @@ mod tests {
     const NOT_READY: FailureCause = FailureCause::NotReady;
 
     fn copy() -> Step {
-        Step::CopyDatabase { upgrade: "1".into() }
+        Step::CopyGrafanaDatabase { upgrade: "1".into() }
     }
 
     #[test]

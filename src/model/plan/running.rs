@@ -15,7 +15,7 @@ pub(super) fn paused(context: &ServerContext<'_>) -> ServerPlan {
     let ServerContext { stack, spec, .. } = context;
     let finding = Finding::Stopped("paused".into());
     let unpause = vec![Step::UnpauseContainer(spec.role), Step::AwaitAnswer(spec.role)];
-    if spec.role == Role::Grafana && stack.login.given {
+    if spec.role == Role::Grafana && stack.login.is_untried {
         ServerPlan::new(finding).with(Phase::Preparation, unpause)
     } else {
         ServerPlan::changing(finding, unpause)
@@ -63,7 +63,7 @@ pub(super) fn running(context: &ServerContext<'_>) -> Result<ServerPlan, Blocker
         ServerResponse::NotTheContainer => return Err(not_the_container(stack, role, &spec.url().to_string())),
         ServerResponse::Unasked => Finding::Unknown,
     };
-    Ok(if stack.login.given && role == Role::Grafana {
+    Ok(if stack.login.is_untried && role == Role::Grafana {
         ServerPlan::new(finding).with(Phase::Preparation, [Step::AwaitAnswer(role), try_login(context)])
     } else {
         ServerPlan::changing(finding, vec![Step::AwaitAnswer(role)])

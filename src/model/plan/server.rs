@@ -34,9 +34,9 @@ pub(super) struct ServerContext<'a> {
 
 impl ServerContext<'_> {
     /// Whether the previous database must be restored before the desired image starts.
-    pub(super) fn restores(&self) -> bool {
+    pub(super) fn rolls_back(&self) -> bool {
         let is_kept = self.seen.volume != VolumeState::Absent;
-        is_kept && self.upgrade.is_some_and(|upgrade| upgrade.must_restore(&self.spec.config.image))
+        is_kept && self.upgrade.is_some_and(|upgrade| upgrade.must_roll_back(&self.spec.config.image))
     }
 
     /// Whether only a container can show the content of Grafana's volume.

@@ -82,12 +82,12 @@ pub enum Step {
     /// Write the record of an upgrade next to the settings.
     RecordUpgrade(Box<Upgrade>),
     /// Copy Grafana's database inside its volume.
-    CopyDatabase {
+    CopyGrafanaDatabase {
         /// The upgrade that the copy belongs to.
         upgrade: String,
     },
     /// Replace Grafana's database with the copy.
-    RestoreDatabase,
+    RollBackDatabase,
     /// End the upgrade: write its last record or remove it, and delete the copy of the database.
     EndUpgrade(Option<Box<Upgrade>>),
     /// Repeat the dashboard's queries until they succeed.
@@ -220,6 +220,11 @@ impl Phase {
         Self::Contents,
         Self::End,
     ];
+
+    /// Whether the steps of the other servers continue after a failure, so that none is left in an intermediate state.
+    pub(crate) const fn completes_every_lane(self) -> bool {
+        matches!(self, Self::Release | Self::Changes | Self::Contents)
+    }
 }
 
 impl Step {
@@ -287,7 +292,7 @@ impl Step {
                 | Self::WriteIntendedVersion { .. }
                 | Self::ClearIntendedVersion
                 | Self::RecordUpgrade(_)
-                | Self::CopyDatabase { .. }
+                | Self::CopyGrafanaDatabase { .. }
                 | Self::EndUpgrade(_)
                 | Self::AwaitAnswer(_)
                 | Self::SetHome { .. }
@@ -359,8 +364,8 @@ impl Step {
                 (grafana, "clear_intended_version", "withdraw the record of {}'s next version")
             }
             Self::RecordUpgrade(_) => (grafana, "record_upgrade", "record {}'s upgrade"),
-            Self::CopyDatabase { .. } => (grafana, "protect_database", "copy {}'s database"),
-            Self::RestoreDatabase => (grafana, "restore_database", "restore the copy of {}'s database"),
+            Self::CopyGrafanaDatabase { .. } => (grafana, "protect_database", "copy {}'s database"),
+            Self::RollBackDatabase => (grafana, "restore_database", "restore the copy of {}'s database"),
             Self::EndUpgrade(_) => (grafana, "end_upgrade", "delete the copy of {}'s database"),
             Self::ProveDashboard => (Resource::Upgrade, "finish_upgrade", "verify the dashboard's queries"),
             &Self::RemoveContainer(role) => (Server(role), "remove_container", "remove {}'s container"),

@@ -47,7 +47,7 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     items.extend(inside);
     items.push(query);
     let mut plan = Plan { items, login: seen.grafana.login.accepted.or(first_login) };
-    if stack.container(Role::Grafana).is_some() && !plan.restores() {
+    if stack.container(Role::Grafana).is_some() && !plan.rolls_back() {
         // After the query, because accepting a new version also queries through the data source.
         plan.items.extend(upgrade.and_then(finish_upgrade));
     }

@@ -39,7 +39,7 @@ fn protect(context: &ServerContext<'_>, to: &NamedImage) -> Vec<Step> {
     let copy = context.seen.content.as_ref().and_then(|content| content.copy.as_ref());
     // If the new version had been started, the volume would contain a record of it. If it has not, the database may
     // have changed since it was copied.
-    let has_run = |tried: &NamedImage| tried.name.version().is_none_or(|tried| context.last.announced >= Some(tried));
+    let has_run = |tried: &NamedImage| tried.name.version().is_none_or(|tried| context.last.newest_with_intended >= Some(tried));
     let record = |upgrade: Upgrade| Step::RecordUpgrade(Box::new(upgrade));
     if let Some(pending) = pending.filter(|pending| has_run(&pending.to) && copy == Some(&pending.id)) {
         // The image's name may belong to another image by now, but the previous database is safe.
@@ -54,11 +54,11 @@ fn protect(context: &ServerContext<'_>, to: &NamedImage) -> Vec<Step> {
     let id = context.time.to_string();
     let upgrade = Upgrade { id: id.clone(), from, to: to.clone(), state: UpgradeState::Unproven };
     // The record comes first, so that a failed copy also leads back to the previous image.
-    vec![record(upgrade), Step::CopyDatabase { upgrade: id }]
+    vec![record(upgrade), Step::CopyGrafanaDatabase { upgrade: id }]
 }
 
 /// Restores the copy that belongs to the pending upgrade, and ends the upgrade.
-pub(super) fn restore(context: &ServerContext<'_>) -> Vec<Step> {
+pub(super) fn roll_back_database(context: &ServerContext<'_>) -> Vec<Step> {
     let Some(pending) = context.upgrade else { return vec![] };
     let copy = context.seen.content.as_ref().and_then(|content| content.copy.as_ref());
     let state = match pending.state {
@@ -69,7 +69,7 @@ pub(super) fn restore(context: &ServerContext<'_>) -> Vec<Step> {
     let end = state.map(|state| Box::new(Upgrade { state, ..pending.clone() }));
     let mut steps = Vec::new();
     if copy == Some(&pending.id) {
-        steps.push(Step::RestoreDatabase);
+        steps.push(Step::RollBackDatabase);
     }
     steps.push(Step::EndUpgrade(end));
     steps
@@ -78,7 +78,7 @@ pub(super) fn restore(context: &ServerContext<'_>) -> Vec<Step> {
 /// The blocker if the desired image is older than the version that has migrated the database.
 pub(super) fn older(context: &ServerContext<'_>) -> Option<Blocker> {
     let image = &context.spec.config.image;
-    if context.spec.role != Role::Grafana || is_fresh(context) || context.restores() {
+    if context.spec.role != Role::Grafana || is_fresh(context) || context.rolls_back() {
         return None;
     }
     let newer = context.last.newer_than(image)?;
