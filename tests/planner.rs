@@ -310,7 +310,7 @@ fn objects_created_for_another_database_change_only_with_the_users_confirmation(
         let goes = |origin: Origin| matches!(origin, Origin::Own | Origin::Unnoted);
         let removes: [(Origin, IsStep); 3] = [
             (source, |step| matches!(step, Step::DeleteDataSource { .. })),
-            (dashboard, |step| matches!(step, Step::DeleteDashboard(_))),
+            (dashboard, |step| matches!(step, Step::DeleteDashboard { .. })),
             (rules, |step| matches!(step, Step::DeleteAlertRules(_))),
         ];
         for (origin, step_is) in removes {

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::alert_template::render;
 use super::alerts::{ALL_RULES, INTERVAL, Rule, RuleGroup, folder_title, in_folder, rule_path, uid};
 use super::json::Elements;
-use super::{Grafana, path};
+use super::{Grafana, changed, path};
 use crate::error::{Error, Result};
 use crate::http::{Body, Request, Response};
 use crate::model::alerts::{AlertRule, AlertRules, NewRule};
@@ -87,20 +87,23 @@ impl Grafana {
         self.send_rule(SAVE_GROUP, "PUT", &group_path, &group).await
     }
 
-    /// Deletes rules, and their folder if it was created for them and is then empty. Grafana compares no version, so
-    /// each rule is read again, and kept if it is no longer as observed.
+    /// Deletes rules that are still as observed, and their folder if it was created for them and is then empty. Grafana
+    /// compares no version, so each rule is read again.
     ///
     /// # Errors
-    /// An error from the server.
+    /// [`Error::Raced`] if another process has changed a rule, otherwise an error from the server.
     pub(crate) async fn delete_alert_rules(&self, stack: &Stack, rules: &[(AlertRule, ActualRule)]) -> Result<()> {
         for (rule, observed) in rules {
-            if self.alert_rule(stack, *rule).await?.is_none_or(|found| found.state() != *observed) {
-                continue;
+            let doing = "delete an alert rule";
+            match self.alert_rule(stack, *rule).await? {
+                None => continue,
+                Some(found) if found.state() == *observed => {}
+                Some(_) => return Err(changed(doing)),
             }
             let place = rule_path(&uid(&stack.instance, *rule));
             let request = Request { headers: &[EDITABLE], ..Request::new("DELETE", &place) };
             let answer = self.send_to_organisation(request).await?;
-            self.expect_alerting("delete an alert rule", &answer)?;
+            self.expect_alerting(doing, &answer)?;
         }
         let Some(folder) = self.own_folder(&stack.instance, &folder_title(&stack.instance)).await? else {
             return Ok(());

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::json::lenient;
 use super::versions::Capability;
-use super::{Api, Grafana, INFLUXDB, foreign, moved, path};
+use super::{Api, Grafana, INFLUXDB, changed, foreign, moved, path};
 use crate::error::{Error, Result};
 use crate::http::Body;
 use crate::model::observed::DataSourceState;
@@ -268,23 +268,24 @@ impl Grafana {
         }
     }
 
-    /// Deletes the data source, unless another process has changed it since it was observed: Grafana compares no
-    /// version.
+    /// Deletes the data source if its fields are still as observed. Grafana compares no version, so it is read again.
     ///
     /// # Errors
-    /// An error from the server.
+    /// [`Error::Raced`] if another process has changed it, otherwise an error from the server.
     pub(crate) async fn delete_data_source(
         &self,
         desired: &DesiredDataSource,
         observed: &BTreeMap<String, String>,
     ) -> Result<()> {
+        let doing = "delete the data source";
         match state_in(&self.data_sources().await?, desired) {
+            DataSourceState::Missing => Ok(()),
             DataSourceState::Ours { provisioned: false, made_for, fields }
                 if made_for.is_same(&desired.made_for()) && fields == *observed =>
             {
-                self.delete("delete the data source", &uid_path(desired)).await
+                self.delete(doing, &uid_path(desired)).await
             }
-            _ => Ok(()),
+            _ => Err(changed(doing)),
         }
     }
 }

@@ -346,6 +346,10 @@ fn or_unreadable<T>(result: Result<T>, as_seen: impl FnOnce(Unreadable) -> T) ->
 }
 
 /// The error for an object that was created for another address or database since it was read.
+fn changed(doing: &str) -> Error {
+    Error::Raced { doing: doing.into(), why: "another process has changed it since it was observed".into() }
+}
+
 fn moved(doing: &str, made_for: &MadeFor) -> Error {
     Error::Raced { doing: doing.into(), why: format!("another run has created it for {made_for} in the meantime") }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::dashboard::StoredDashboard;
 use super::json::{Elements, lenient};
 use super::versions::Capability;
-use super::{Api, Grafana, dashboard, foreign, or_unreadable, path, user_dashboard};
+use super::{Api, Grafana, changed, dashboard, foreign, or_unreadable, path, user_dashboard};
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
 use crate::http::{Body, Response, escaped};
@@ -297,19 +297,24 @@ impl Grafana {
         }
     }
 
-    /// Deletes an unedited dashboard. Grafana compares no version, so it is read again, and kept if it was edited
-    /// meanwhile.
+    /// Deletes a dashboard that is still as observed. Grafana compares no version, so it is read again.
     ///
     /// # Errors
-    /// An error from the server.
-    pub(crate) async fn delete_dashboard(&self, stack: &Stack, id: DashboardId) -> Result<()> {
-        let DashboardState::Present(seen) = self.seen_dashboard(stack, id).await? else { return Ok(()) };
-        let is_other = seen.made_for.is_some_and(|made_for| !made_for.is_same(&stack.data_source.made_for()));
-        if seen.edited || seen.provisioned || is_other {
-            return Ok(());
+    /// [`Error::Raced`] if another process has changed it, otherwise an error from the server.
+    pub(crate) async fn delete_dashboard(
+        &self,
+        stack: &Stack,
+        id: DashboardId,
+        observed: &ActualDashboard,
+    ) -> Result<()> {
+        let doing = "delete the dashboard";
+        match self.seen_dashboard(stack, id).await? {
+            DashboardState::Missing => return Ok(()),
+            DashboardState::Present(actual) if actual == *observed => {}
+            _ => return Err(changed(doing)),
         }
         let (uid, ..) = stack.dashboard_identity(id);
-        self.delete("delete the dashboard", &path(&["api", "dashboards", "uid", uid])).await
+        self.delete(doing, &path(&["api", "dashboards", "uid", uid])).await
     }
 
     /// Deletes the folder that was created for the dashboard, if it is empty.

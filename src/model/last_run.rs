@@ -59,10 +59,7 @@ impl LastRun {
             NamedImage { id: previous.and_then(|from| from.id.clone()), name }
         });
         Self {
-            container: Evidence {
-                image: made.as_ref().map(|made| made.name.clone()),
-                version: seen.running_version(),
-            },
+            container: Evidence { image: made.as_ref().map(|made| made.name.clone()), version: seen.running_version() },
             record: Evidence { image: ran.and_then(RanVersion::image), version: ran.map(|ran| ran.version) },
             is_outdated: files.intended.is_some(),
             recorded: ran.map(|ran| ran.version).or(label),

@@ -176,7 +176,7 @@ fn down(status: &Status, options: RenderOptions) -> String {
     let executed = executed(status);
     let mut layout = Layout::new(options.width);
     let is_object = |step: &Step| {
-        matches!(step, Step::DeleteDashboard(_) | Step::DeleteDataSource { .. } | Step::DeleteAlertRules(_))
+        matches!(step, Step::DeleteDashboard { .. } | Step::DeleteDataSource { .. } | Step::DeleteAlertRules(_))
     };
     let removed = executed.iter().filter(|done| is_object(&done.step)).map(|done| format!("the {}", done.resource));
     let removed: Vec<String> = removed.collect();

@@ -190,7 +190,9 @@ impl Session {
                 self.docker()?.save_upgrade(instance, self.remembered(), Some(&upgrade)).await
             }
             Step::EndUpgrade(end) => self.end_upgrade(connection, end.as_deref()).await,
-            Step::CopyGrafanaDatabase { upgrade } => self.docker()?.copy_database(connection.container()?, &upgrade).await,
+            Step::CopyGrafanaDatabase { upgrade } => {
+                self.docker()?.copy_database(connection.container()?, &upgrade).await
+            }
             Step::RollBackDatabase => self.docker()?.put_database_back(connection.container()?).await,
             Step::ProveDashboard => self.prove_dashboard(connection, deadline).await,
             Step::RemoveContainer(role) => self.remove(connection, role).await,
@@ -211,7 +213,7 @@ impl Session {
             Step::SaveDashboard { id, replaces, fresh } => {
                 grafana().await?.save_dashboard(stack, id, replaces.as_deref(), fresh).await
             }
-            Step::DeleteDashboard(id) => grafana().await?.delete_dashboard(stack, id).await,
+            Step::DeleteDashboard { id, observed } => grafana().await?.delete_dashboard(stack, id, &observed).await,
             Step::DeleteFolder { title } => grafana().await?.delete_folder(instance, &title).await,
             Step::DeleteDataSource { fields } => grafana().await?.delete_data_source(&stack.data_source, &fields).await,
             Step::SaveAlertRules(new) => grafana().await?.save_alert_rules(stack, &new).await,

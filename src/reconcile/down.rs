@@ -34,6 +34,11 @@ pub(crate) async fn down(
     let mut confirm = Some(confirm);
     let mut deregisters = options.deregister;
     let mut connections = session.connect();
+    if deregisters {
+        for hint in hints::unreadable_dashboards(session.stack()) {
+            session.listener().on(Event::Warning(&hint));
+        }
+    }
     loop {
         let depth = if options.deregister { Depth::Servers } else { Depth::EngineOnly };
         let seen = session.observe(&mut connections, depth).await?;
@@ -48,8 +53,11 @@ pub(crate) async fn down(
             confirm(&volumes).await?;
         }
         // Only after every deletion was confirmed.
-        if std::mem::take(&mut deregisters) {
-            deregister(session, &mut connections, &mut executed).await?;
+        if deregisters {
+            match deregister(session, &mut connections, &mut executed).await {
+                Ok(()) => deregisters = false,
+                Err(error) => retries.after(error).await?,
+            }
             continue;
         }
         if plan.is_idle() {
@@ -71,9 +79,6 @@ pub(crate) async fn down(
 
 /// Removes this instance's objects from an external Grafana.
 async fn deregister(session: &Session, connections: &mut Connections, executed: &mut Vec<ExecutedStep>) -> Result<()> {
-    for hint in hints::unreadable_dashboards(session.stack()) {
-        session.listener().on(Event::Warning(&hint));
-    }
     let plan = plan_deregister(session, connections).await?;
     if let Some((resource, blocker)) = plan.blocker() {
         return Err(Error::Blocked { resource, blocker: blocker.clone() });

@@ -232,6 +232,18 @@ fn a_data_source_changed_by_a_user_is_kept_when_the_objects_are_removed() {
     }
 }
 
+#[test]
+fn a_data_source_that_changes_during_the_removal_is_kept_and_reported() {
+    for version in Version::ALL {
+        let it = Servers::start(version);
+        it.run(&["up"]).expect(0);
+        it.double.lock().unwrap().change_interval_after_deletion("1m");
+        let down = it.run(&["down", "--deregister"]).expect(0);
+        assert!(down.err.contains("was edited and is kept"), "{version:?}: {}", down.err);
+        assert_eq!((it.ask("GET", SOURCE, None).0, it.ask("GET", DASHBOARD, None).0), (200, 404), "{version:?}");
+    }
+}
+
 /// A change to a stored data source.
 type Change = fn(&mut Value);
 

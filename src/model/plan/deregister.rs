@@ -63,7 +63,9 @@ fn dashboard(stack: &Stack, stored: &GrafanaState, id: DashboardId) -> Item {
         {
             Item::new(resource, kept_conflict(stack, &dashboard_name(stack, id), made_for), vec![])
         }
-        DashboardState::Present(_) => removal(resource, Step::DeleteDashboard(id)),
+        DashboardState::Present(actual) => {
+            removal(resource, Step::DeleteDashboard { id, observed: Box::new(actual.clone()) })
+        }
         DashboardState::Unreadable(why) => unreadable(resource, why),
         // An object with this uid that clipper-metrics did not create stays unchanged.
         DashboardState::Missing | DashboardState::Clash { .. } => Item::new(resource, Finding::Missing, vec![]),

@@ -78,8 +78,8 @@ pub(crate) fn verdict(step: Option<&Step>, cause: FailureCause) -> Option<Upgrad
         Some(_) => false,
     };
     // Without a copy of the database, the new image is not started.
-    let is_untried =
-        matches!(step, Some(Step::CopyGrafanaDatabase { .. })) && (is_of_server || matches!(cause, Engine(Disk | Other)));
+    let is_untried = matches!(step, Some(Step::CopyGrafanaDatabase { .. }))
+        && (is_of_server || matches!(cause, Engine(Disk | Other)));
     if is_refused { Some(UpgradeState::Refused) } else { is_untried.then_some(UpgradeState::Postponed) }
 }
 

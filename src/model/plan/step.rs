@@ -131,13 +131,17 @@ pub enum Step {
     SetHome {
         uid: String,
     },
-    /// Delete a dashboard unless it was edited.
-    DeleteDashboard(DashboardId),
+    /// Delete an unedited dashboard.
+    DeleteDashboard {
+        id: DashboardId,
+        /// Its observed state.
+        observed: Box<ActualDashboard>,
+    },
     /// Delete the folder if it was created for the dashboard and is empty.
     DeleteFolder {
         title: String,
     },
-    /// Delete the data source, unless it was edited.
+    /// Delete the unedited data source.
     DeleteDataSource {
         /// Its observed fields.
         fields: BTreeMap<String, String>,
@@ -381,7 +385,7 @@ impl Step {
             Self::SetHome { .. } => {
                 (Dashboard(DashboardId::Bundled), "set_home", "make the dashboard the home page if there is none")
             }
-            &Self::DeleteDashboard(id) => (Dashboard(id), "delete_dashboard", "delete the {dashboard}"),
+            &Self::DeleteDashboard { id, .. } => (Dashboard(id), "delete_dashboard", "delete the {dashboard}"),
             Self::DeleteFolder { .. } => (Folder, "delete_folder", "delete Grafana's folder if it is empty"),
             Self::DeleteDataSource { .. } => (DataSource, "delete_data_source", "delete the data source"),
             Self::SaveAlertRules(_) => (Resource::Alerts, "save_alert_rules", "save the alert rules"),

@@ -39,7 +39,8 @@ fn protect(context: &ServerContext<'_>, to: &NamedImage) -> Vec<Step> {
     let copy = context.seen.content.as_ref().and_then(|content| content.copy.as_ref());
     // If the new version had been started, the volume would contain a record of it. If it has not, the database may
     // have changed since it was copied.
-    let has_run = |tried: &NamedImage| tried.name.version().is_none_or(|tried| context.last.newest_with_intended >= Some(tried));
+    let has_run =
+        |tried: &NamedImage| tried.name.version().is_none_or(|tried| context.last.newest_with_intended >= Some(tried));
     let record = |upgrade: Upgrade| Step::RecordUpgrade(Box::new(upgrade));
     if let Some(pending) = pending.filter(|pending| has_run(&pending.to) && copy == Some(&pending.id)) {
         // The image's name may belong to another image by now, but the previous database is safe.

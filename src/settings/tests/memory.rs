@@ -160,7 +160,11 @@ fn a_host_name_that_does_not_resolve_costs_an_unused_container_no_setting() {
 fn the_containers_user_is_kept_while_another_grafana_is_used() {
     let first = memory_of(&merged(&with(Setting::GrafanaUser, "alice"), &fresh()).unwrap());
     let away = merged(&with(Setting::GrafanaUrl, "http://g:3000"), &first).unwrap();
-    assert_eq!((away.login.user.as_str(), away.login.is_untried), ("admin", false), "the container's account is not for it");
+    assert_eq!(
+        (away.login.user.as_str(), away.login.is_untried),
+        ("admin", false),
+        "the container's account is not for it"
+    );
     let away = memory_of(&away);
     let back = merged(&with(Setting::GrafanaUrl, ""), &away).unwrap();
     assert_eq!((back.login.user.as_str(), back.login.is_untried), ("alice", false));

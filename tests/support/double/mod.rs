@@ -233,6 +233,8 @@ pub struct Double {
     min_refresh: u64,
     /// Paths whose GET fails, with the status.
     broken: BTreeMap<String, u16>,
+    /// The interval that a user gives every data source directly after the next deletion of another object.
+    interval_after_deletion: Option<&'static str>,
     pub doors: Doors,
 }
 
@@ -327,6 +329,7 @@ impl Double {
             library_panels: 0,
             min_refresh: 5,
             broken: BTreeMap::new(),
+            interval_after_deletion: None,
             doors: Doors::default(),
         };
         double.read();
@@ -403,6 +406,11 @@ impl Double {
         self.broken.insert(path.into(), status);
     }
 
+    /// Lets a user change every data source directly after the next deletion of another object.
+    pub fn change_interval_after_deletion(&mut self, interval: &'static str) {
+        self.interval_after_deletion = Some(interval);
+    }
+
     /// Saves a dashboard as a browser does in schema v2: variables and title stay, unknown keys are removed.
     pub fn save_in_schema_v2(&mut self, uid: &str) {
         self.save_v2(uid);
@@ -464,6 +472,13 @@ impl Double {
             Ok(reply) => reply,
             Err(response) => Reply::Now(response),
         };
+        if request.method == "DELETE"
+            && let Some(interval) = self.interval_after_deletion.take()
+        {
+            for source in &mut self.state.organisations[0].sources {
+                source.body["jsonData"]["timeInterval"] = json!(interval);
+            }
+        }
         if request.method != "GET" || self.state.failures != failures {
             self.write();
         }
