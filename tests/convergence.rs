@@ -24,9 +24,9 @@ use crate::world::*;
 /// Asserts that nothing is removed or stopped before every pull, check and login has succeeded. A
 /// trial may replace Grafana's container by a private one; InfluxDB's stays.
 fn assert_kept(before: &World, now: &World, phase: Phase) {
-    let is_same = |before: &Srv, now: &Srv| {
+    let is_same = |before: &ModelServer, now: &ModelServer| {
         before.container.is_none_or(|had| {
-            let is_it = |actual: Cont| actual == Cont { run: actual.run, ..had };
+            let is_it = |actual: ModelContainer| actual == ModelContainer { run: actual.run, ..had };
             now.container.is_some_and(|actual| is_it(actual) && [had.run, RunState::Running].contains(&actual.run))
         })
     };
@@ -217,21 +217,21 @@ fn check(world: &World, desired: &Stack, case: Case) -> usize {
 }
 
 /// Servers in every state: their containers with these passwords and addresses.
-fn servers(role: Role, passwords: &[PasswordSource], opens: &[bool]) -> Vec<Srv> {
+fn servers(role: Role, passwords: &[PasswordSource], opens: &[bool]) -> Vec<ModelServer> {
     // A container keeps its image and its volume in use.
     let unused = [(false, false), (false, true), (true, false), (true, true)];
-    let mut all: Vec<Srv> = unused.map(|(image, volume)| Srv { image, volume, container: None }).into();
-    let mut add = |actual: Cont| all.push(Srv { image: true, volume: true, container: Some(actual) });
+    let mut all: Vec<ModelServer> = unused.map(|(image, volume)| ModelServer { image, volume, container: None }).into();
+    let mut add = |actual: ModelContainer| all.push(ModelServer { image: true, volume: true, container: Some(actual) });
     for spec in [Spec::Right, Spec::Wrong, Spec::Unreadable] {
         for on_network in [true, false] {
             for run in RUNS {
                 for &password in passwords {
-                    let actual = Cont { spec, on_network, run, password, ..Cont::running(role) };
+                    let actual = ModelContainer { spec, on_network, run, password, ..ModelContainer::running(role) };
                     for &open in opens {
-                        add(Cont { open, ..actual });
+                        add(ModelContainer { open, ..actual });
                     }
                     if opens.len() > 1 && spec == Spec::Right {
-                        add(Cont { port: 0, ..actual });
+                        add(ModelContainer { port: 0, ..actual });
                     }
                 }
             }
@@ -240,23 +240,23 @@ fn servers(role: Role, passwords: &[PasswordSource], opens: &[bool]) -> Vec<Srv>
     all
 }
 
-fn influxdbs() -> Vec<Srv> {
+fn influxdbs() -> Vec<ModelServer> {
     servers(Role::Influxdb, &[PasswordSource::Default], &[false])
 }
 
-fn grafanas(opens: &[bool]) -> Vec<Srv> {
+fn grafanas(opens: &[bool]) -> Vec<ModelServer> {
     servers(Role::Grafana, &[PasswordSource::Default, PasswordSource::File], opens)
 }
 
-fn some(all: &[Srv]) -> Vec<Srv> {
+fn some(all: &[ModelServer]) -> Vec<ModelServer> {
     all.iter().step_by(all.len().div_ceil(2)).copied().chain(all.last().copied()).collect()
 }
 
 /// Passwords in Grafana's database, in its file, and pending.
-type Door = (Option<Password>, Option<Password>, Option<Password>);
+type Passwords = (Option<Password>, Option<Password>, Option<Password>);
 
 /// The possible combinations.
-const DOORS: [Door; 9] = [
+const PASSWORDS: [Passwords; 9] = [
     (None, None, None),
     (None, Some(OLD), None),
     (Some(DEFAULT), None, None),
@@ -269,27 +269,33 @@ const DOORS: [Door; 9] = [
     (Some(OLD), Some(OLD), None),
 ];
 
-/// The state of other objects, in three variants for each door, with and without InfluxDB's database.
-fn objects(database: bool, door: usize, variant: usize) -> World {
-    let thing = |shift| [Thing::Missing, Thing::Wrong, Thing::Right][(variant + shift) % 3];
-    let (source, settings) = (thing(usize::from(database)), thing(door));
+/// The state of other objects, in three variants for each combination, with and without InfluxDB's database.
+fn objects(database: bool, combination: usize, variant: usize) -> World {
+    let thing = |shift| [ObjectState::Missing, ObjectState::Wrong, ObjectState::Right][(variant + shift) % 3];
+    let (source, settings) = (thing(usize::from(database)), thing(combination));
     World {
         database,
-        keeps: [Retention::Forever, DAYS_90, DAYS_2][(variant + door) % 3],
+        keeps: [Retention::Forever, DAYS_90, DAYS_2][(variant + combination) % 3],
         dashboard: thing(0),
-        own: thing(door),
+        own: thing(combination),
         source,
-        rules: thing(door + 1),
-        stale: database && source == Thing::Right,
+        rules: thing(combination + 1),
+        stale: database && source == ObjectState::Right,
         settings,
-        remembers: settings == Thing::Right && door.is_multiple_of(2),
+        remembers: settings == ObjectState::Right && combination.is_multiple_of(2),
         ..empty_world()
     }
 }
 
 /// Calls `each` with every possible world: nothing is stored without a volume.
-fn worlds(networks: &[usize], influxdbs: &[Srv], grafanas: &[Srv], doors: &[Door], mut each: impl FnMut(World)) {
-    for (index, (db, file, pending)) in doors.iter().copied().enumerate() {
+fn worlds(
+    networks: &[usize],
+    influxdbs: &[ModelServer],
+    grafanas: &[ModelServer],
+    passwords: &[Passwords],
+    mut each: impl FnMut(World),
+) {
+    for (index, (db, file, pending)) in passwords.iter().copied().enumerate() {
         for (database, variant) in [false, true].into_iter().flat_map(|database| [0, 1, 2].map(|one| (database, one))) {
             let objects = objects(database, index, variant);
             for &grafana in grafanas {
@@ -326,7 +332,7 @@ fn worlds(networks: &[usize], influxdbs: &[Srv], grafanas: &[Srv], doors: &[Door
 
 /// Excludes states that neither our runs nor users can cause without losing a password.
 fn can_be(world: &World) -> bool {
-    let is_attached = |srv: &Srv| srv.container.is_some_and(|actual| actual.on_network);
+    let is_attached = |srv: &ModelServer| srv.container.is_some_and(|actual| actual.on_network);
     if world.networks == 0 && (is_attached(&world.influxdb) || is_attached(&world.grafana)) {
         return false;
     }
@@ -356,15 +362,16 @@ fn check_everywhere(case: Case) {
     };
     if case.ports.is_some() {
         // Only the holder of a port matters here.
-        let may_start = |srv: &&Srv| srv.container.is_none_or(|actual| actual.spec == Spec::Right && actual.on_network);
-        let influxdbs: Vec<Srv> = influxdbs.iter().filter(may_start).copied().collect();
-        worlds(&[1], &influxdbs, &grafanas, &DOORS[if case.open { 8..9 } else { 2..3 }], &mut each);
+        let may_start =
+            |srv: &&ModelServer| srv.container.is_none_or(|actual| actual.spec == Spec::Right && actual.on_network);
+        let influxdbs: Vec<ModelServer> = influxdbs.iter().filter(may_start).copied().collect();
+        worlds(&[1], &influxdbs, &grafanas, &PASSWORDS[if case.open { 8..9 } else { 2..3 }], &mut each);
     } else if case.given.is_some() || case.reset || case.upgrade || case.account != Account::Admin {
         // Only the passwords matter here; other states were tried without them.
-        worlds(&[0, 1], &influxdbs[influxdbs.len() - 1..], &grafanas, &DOORS, &mut each);
+        worlds(&[0, 1], &influxdbs[influxdbs.len() - 1..], &grafanas, &PASSWORDS, &mut each);
     } else {
-        worlds(&[0, 1, 2], &some(&influxdbs)[2..], &grafanas, &DOORS, &mut each);
-        worlds(&[0, 1, 2], &influxdbs, &some(&grafanas), &DOORS[1..3], &mut each);
+        worlds(&[0, 1, 2], &some(&influxdbs)[2..], &grafanas, &PASSWORDS, &mut each);
+        worlds(&[0, 1, 2], &influxdbs, &some(&grafanas), &PASSWORDS[1..3], &mut each);
     }
     assert!(worlds_seen > 2_000 && runs > 15_000, "{worlds_seen} worlds, {runs} runs");
 }
@@ -388,7 +395,7 @@ fn a_declined_retention_is_never_remembered() {
         let case = Case { retention: Some(retention), ..Case::default() };
         let desired = stack(case);
         let mut declined = 0;
-        worlds(&[0, 1, 2], &influxdbs(), &some(&grafanas), &DOORS[1..4], |found| {
+        worlds(&[0, 1, 2], &influxdbs(), &some(&grafanas), &PASSWORDS[1..4], |found| {
             let mut world = found.clone();
             for _ in 0..6 {
                 let seen = world.observe(&desired, case);
@@ -467,7 +474,7 @@ fn an_unavailable_address_loses_neither_a_container_nor_a_password() {
     let case = Case { open: true, no_address: true, ..Case::default() };
     let desired = stack(case);
     let influxdbs = influxdbs();
-    worlds(&[0, 1], &influxdbs[influxdbs.len() - 1..], &grafanas(&[false]), &DOORS, |world| {
+    worlds(&[0, 1], &influxdbs[influxdbs.len() - 1..], &grafanas(&[false]), &PASSWORDS, |world| {
         let seen = world.observe(&desired, case);
         let plan = plan::up(&desired, &seen, UpOptions::default());
         if plan.blocker().is_some() {
@@ -488,10 +495,11 @@ fn a_supplied_password_is_tried_before_a_grafana_that_is_still_starting_is_remov
     for (open, given) in [(false, GIVEN), (true, GIVEN), (false, OLD)] {
         let case = Case { open, given: Some(given), ..Case::default() };
         let desired = stack(case);
-        worlds(&[1], &influxdbs(), &grafanas(&[false, true]), &DOORS, |world| {
+        worlds(&[1], &influxdbs(), &grafanas(&[false, true]), &PASSWORDS, |world| {
             // A paused one without its network cannot answer.
-            let runs =
-                |actual: Cont| actual.run == RunState::Running || (actual.run == RunState::Paused && actual.on_network);
+            let runs = |actual: ModelContainer| {
+                actual.run == RunState::Running || (actual.run == RunState::Paused && actual.on_network)
+            };
             if !world.grafana.container.is_some_and(runs) || world.data.db.is_none() {
                 return;
             }
@@ -570,8 +578,8 @@ fn every_pending_failed_or_rolled_back_upgrade_ends_well_with_any_image() {
     {
         let case = Case { open, upgrade, broken, ..Case::default() };
         let desired = stack(case);
-        let doors = [DOORS[2], DOORS[8]];
-        worlds(&[1], &influxdbs[influxdbs.len() - 1..], &grafanas(&[false, true]), &doors, |world| {
+        let passwords = [PASSWORDS[2], PASSWORDS[8]];
+        worlds(&[1], &influxdbs[influxdbs.len() - 1..], &grafanas(&[false, true]), &passwords, |world| {
             for world in with_upgrades(&world) {
                 runs += check(&world, &desired, case);
             }
@@ -586,7 +594,7 @@ fn down_removes_everything_except_data_and_settings_unless_requested() {
     let desired = stack(case);
     let mut checked = 0;
     let grafanas = servers(Role::Grafana, &[PasswordSource::Default], &[false]);
-    worlds(&[0, 1, 2], &some(&influxdbs()), &grafanas, &DOORS[1..3], |world| {
+    worlds(&[0, 1, 2], &some(&influxdbs()), &grafanas, &PASSWORDS[1..3], |world| {
         for volumes in [false, true] {
             let plan = plan::down(&desired, &world.observe(&desired, case), volumes);
             let used = World { network_is_used: true, ..world.clone() };
@@ -602,7 +610,7 @@ fn down_removes_everything_except_data_and_settings_unless_requested() {
                 assert!(world.influxdb.container.is_none() && world.grafana.container.is_none());
                 assert_eq!(world.networks, 0);
                 assert!(!volumes || !(world.influxdb.volume || world.grafana.volume));
-                assert!(!volumes || world.settings == Thing::Missing);
+                assert!(!volumes || world.settings == ObjectState::Missing);
                 assert!(plan::down(&desired, &world.observe(&desired, case), volumes).is_idle());
                 checked += 1;
             }
@@ -671,7 +679,7 @@ fn a_restore_killed_after_any_step_can_only_be_restarted_or_removed() {
             assert!(removed.restore.is_some(), "{step:?} after the note");
             assert!(removed.execute(case, None, &step));
         }
-        assert!(removed.restore.is_none() && removed.settings == Thing::Missing);
+        assert!(removed.restore.is_none() && removed.settings == ObjectState::Missing);
         assert!(!removed.influxdb.volume && !removed.grafana.volume && removed.networks == 0);
         // Without `--volumes`, the record stays.
         assert!(!plan::down(&desired, &seen, false).steps().any(|(step, _)| *step == Step::RemoveSettings));
@@ -697,7 +705,7 @@ fn a_private_container_indicates_a_restore_whose_record_is_lost() {
     let desired = stack(case);
     let worlds = restored(empty_world(), 1);
     let started = &worlds[worlds.len() - 3];
-    let lost = World { settings: Thing::Missing, restore: None, ..started.clone() };
+    let lost = World { settings: ObjectState::Missing, restore: None, ..started.clone() };
     let plan = plan::up(&desired, &lost.observe(&desired, case), UpOptions::default());
     let (_, blocker) = plan.blocker().unwrap();
     assert_eq!(blocker.kind, plan::BlockReason::Unfinished);

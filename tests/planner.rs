@@ -212,7 +212,7 @@ fn shared_grafana(
                 DataSourceState::Ours { fields, made_for, provisioned: false }
             }
         },
-        dashboard: match (dashboard, seen_dashboard(Thing::Right)) {
+        dashboard: match (dashboard, seen_dashboard(ObjectState::Right)) {
             (Origin::Absent, _) => DashboardState::Missing,
             (Origin::Unreadable, _) => DashboardState::Unreadable(unreadable()),
             (origin, DashboardState::Present(seen)) => DashboardState::Present(ActualDashboard {

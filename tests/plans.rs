@@ -30,7 +30,7 @@ fn after(change: impl FnOnce(&mut World)) -> World {
     world
 }
 
-fn grafana(change: impl FnOnce(&mut Cont)) -> World {
+fn grafana(change: impl FnOnce(&mut ModelContainer)) -> World {
     after(|world| change(world.grafana.container.as_mut().unwrap()))
 }
 
@@ -83,11 +83,11 @@ fn first_and_later_runs() -> Vec<Situation> {
         situation("Grafana was created, but never started", run(RunState::Created), loopback),
         situation("the network was removed", after(World::lose_network), loopback),
         situation("a second network exists", after(|world| world.networks = 2), loopback),
-        situation("the settings are lost", after(|world| world.settings = Thing::Missing), loopback),
+        situation("the settings are lost", after(|world| world.settings = ObjectState::Missing), loopback),
         situation("Grafana's configuration changed", grafana(|actual| actual.spec = Spec::Wrong), loopback),
         situation("the database is missing", after(|world| world.database = false), loopback),
         situation("a shorter retention", whole_world(), Case { retention: Some(DAYS_2), ..loopback }),
-        situation("the data source differs", after(|world| world.source = Thing::Wrong), loopback),
+        situation("the data source differs", after(|world| world.source = ObjectState::Wrong), loopback),
         situation("the data source is outdated in Grafana", after(|world| world.stale = true), loopback),
         situation("alert rules are turned on", whole_world(), Case { alerts: Some(true), ..loopback }),
         situation("a dashboard of the user", whole_world(), Case { own: true, ..loopback }),
@@ -104,7 +104,7 @@ fn passwords() -> Vec<Situation> {
     let open = Case { open: true, ..loopback };
     let given = Case { given: Some(GIVEN), ..loopback };
     let reset = UpOptions { reset_password: true, ..UpOptions::default() };
-    let private = |actual: &mut Cont| actual.port = 0;
+    let private = |actual: &mut ModelContainer| actual.port = 0;
     let all = [
         situation("moving off loopback with admin/admin", whole_world(), open),
         situation("moving off loopback with a stored password", with_password(|_| {}), open),

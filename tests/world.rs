@@ -53,7 +53,7 @@ pub enum Spec {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Cont {
+pub struct ModelContainer {
     pub spec: Spec,
     /// Whether it is attached to the network that is kept.
     pub on_network: bool,
@@ -68,7 +68,7 @@ pub struct Cont {
     pub version: u64,
 }
 
-impl Cont {
+impl ModelContainer {
     /// The container of a first `up`.
     pub const fn running(role: Role) -> Self {
         let (spec, run, password) = (Spec::Right, RunState::Running, PasswordSource::Default);
@@ -87,20 +87,20 @@ impl Cont {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Srv {
+pub struct ModelServer {
     pub image: bool,
     pub volume: bool,
-    pub container: Option<Cont>,
+    pub container: Option<ModelContainer>,
 }
 
-impl Srv {
+impl ModelServer {
     fn runs(&self) -> bool {
         self.container.is_some_and(|actual| actual.run == RunState::Running)
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Thing {
+pub enum ObjectState {
     Missing,
     Wrong,
     Right,
@@ -148,8 +148,8 @@ pub struct World {
     pub networks: usize,
     /// Whether a foreign container is attached to them.
     pub network_is_used: bool,
-    pub influxdb: Srv,
-    pub grafana: Srv,
+    pub influxdb: ModelServer,
+    pub grafana: ModelServer,
     pub database: bool,
     /// The database's retention period.
     pub keeps: Retention,
@@ -163,18 +163,18 @@ pub struct World {
     pub upgrade: Option<Upgrade>,
     /// The copy of Grafana's data, and whether it belongs to the recorded upgrade.
     pub copy: Option<(Data, bool)>,
-    pub dashboard: Thing,
+    pub dashboard: ObjectState,
     /// The user's dashboard.
-    pub own: Thing,
-    pub source: Thing,
+    pub own: ObjectState,
+    pub source: ObjectState,
     /// The alert rules: as desired, unfinished, or missing.
-    pub rules: Thing,
+    pub rules: ObjectState,
     pub home: bool,
     /// Whether Grafana answers with outdated settings.
     pub stale: bool,
     /// Whether a running Grafana does not answer yet.
     pub slow: bool,
-    pub settings: Thing,
+    pub settings: ObjectState,
     /// Whether the remembered settings include this run's retention period.
     pub remembers: bool,
     /// The run whose restore is recorded.
@@ -324,29 +324,29 @@ pub fn own_dashboard() -> DesiredUserDashboard {
     }
 }
 
-pub fn seen_dashboard(thing: Thing) -> DashboardState {
+pub fn seen_dashboard(thing: ObjectState) -> DashboardState {
     match thing {
-        Thing::Missing => DashboardState::Missing,
-        Thing::Wrong => DashboardState::Present(model::actual_dashboard("old")),
-        Thing::Right => DashboardState::Present(model::actual_dashboard("new")),
+        ObjectState::Missing => DashboardState::Missing,
+        ObjectState::Wrong => DashboardState::Present(model::actual_dashboard("old")),
+        ObjectState::Right => DashboardState::Present(model::actual_dashboard("new")),
     }
 }
 
-fn seen_source(desired: &Stack, thing: Thing) -> DataSourceState {
+fn seen_source(desired: &Stack, thing: ObjectState) -> DataSourceState {
     let (fields, made_for) = match thing {
-        Thing::Missing => return DataSourceState::Missing,
-        Thing::Right => (desired.data_source.fields(), desired.data_source.made_for()),
-        Thing::Wrong => (BTreeMap::new(), MadeFor { url: String::new(), database: String::new(), machine: None }),
+        ObjectState::Missing => return DataSourceState::Missing,
+        ObjectState::Right => (desired.data_source.fields(), desired.data_source.made_for()),
+        ObjectState::Wrong => (BTreeMap::new(), MadeFor { url: String::new(), database: String::new(), machine: None }),
     };
     DataSourceState::Ours { fields, made_for, provisioned: false }
 }
 
-fn seen_alerts(thing: Thing, case: Case) -> AlertRulesState {
+fn seen_alerts(thing: ObjectState, case: Case) -> AlertRulesState {
     let seen = |rule| {
         let fields = match thing {
-            Thing::Missing => return ActualRule::Missing,
-            Thing::Wrong => BTreeMap::new(),
-            Thing::Right => alert_settings().fields(rule, DesiredDashboard::DEFAULT_OBJECTIVE),
+            ObjectState::Missing => return ActualRule::Missing,
+            ObjectState::Wrong => BTreeMap::new(),
+            ObjectState::Right => alert_settings().fields(rule, DesiredDashboard::DEFAULT_OBJECTIVE),
         };
         ActualRule::Present { edited: false, provisioned: false, fields, made_for: None }
     };
@@ -359,7 +359,7 @@ fn seen_alerts(thing: Thing, case: Case) -> AlertRulesState {
 }
 
 impl World {
-    fn server(&mut self, role: Role) -> &mut Srv {
+    fn server(&mut self, role: Role) -> &mut ModelServer {
         match role {
             Role::Influxdb => &mut self.influxdb,
             Role::Grafana => &mut self.grafana,
@@ -459,7 +459,7 @@ impl World {
                 ..model::our_container(role)
             }))
         });
-        let holds = |actual: &Cont| actual.is_up() && actual.port == case.port(role);
+        let holds = |actual: &ModelContainer| actual.is_up() && actual.port == case.port(role);
         let made_for = Some(case.image(Role::Grafana, LABEL).to_string());
         let volume = VolumeState::Ours { user: Some(String::new()), version: case.label(), image: made_for };
         ObservedServer {
@@ -478,7 +478,7 @@ impl World {
         let needs_content =
             |actual: &&OurContainer| plan::needs_content(desired, actual, seen.image.as_ref(), self.upgrade.as_ref());
         let mut files = actual.filter(needs_content).map(|_| self.files(case));
-        let is_broken = |actual: &Cont| case.broken && actual.version > LABEL;
+        let is_broken = |actual: &ModelContainer| case.broken && actual.version > LABEL;
         let running = self.grafana.container.filter(|actual| self.grafana.runs() && !is_broken(actual));
         seen.version = running.map(|actual| format!("1.{}.0", actual.version));
         let answering = actual.filter(|_| running.is_some() && !self.slow);
@@ -493,8 +493,8 @@ impl World {
                 user_dashboards: desired.user_dashboards.iter().map(|_| seen_dashboard(self.own)).collect(),
                 alerts: seen_alerts(self.rules, case),
                 query: match self.source {
-                    Thing::Missing => Query::Unasked,
-                    Thing::Right if self.database && self.influxdb.runs() && !self.stale => Query::Ok,
+                    ObjectState::Missing => Query::Unasked,
+                    ObjectState::Right if self.database && self.influxdb.runs() && !self.stale => Query::Ok,
                     _ => Query::Failing("no".into()),
                 },
                 ..model::grafana_state()
@@ -519,8 +519,8 @@ impl World {
         let influxdb =
             InfluxdbState { has_database: self.database, retention: Some(self.keeps).filter(|_| self.database) };
         let mut values = desired.settings.as_ref().unwrap().values.clone();
-        values.retain(|name, _| self.settings == Thing::Right && (self.remembers || name != Retention::SETTING));
-        let values = (self.settings != Thing::Missing).then_some(values);
+        values.retain(|name, _| self.settings == ObjectState::Right && (self.remembers || name != Retention::SETTING));
+        let values = (self.settings != ObjectState::Missing).then_some(values);
         Observed {
             time: NOW,
             network: match self.networks {
@@ -556,7 +556,7 @@ impl World {
     }
 
     /// Grafana's container, which must be in this state.
-    fn grafana_is(&self, run: RunState) -> Cont {
+    fn grafana_is(&self, run: RunState) -> ModelContainer {
         let actual = self.grafana.container.expect("no container");
         assert_eq!(actual.run, run);
         actual
@@ -570,8 +570,9 @@ impl World {
             Step::PullImage(role) => self.server(*role).image = true,
             Step::CheckAddress(role, publish) => {
                 assert!(self.server(*role).image && self.networks > 0, "there is nothing to check it with");
-                let holds =
-                    |srv: &Srv| srv.container.is_some_and(|one| one.is_up() && collide(one.address(), *publish));
+                let holds = |srv: &ModelServer| {
+                    srv.container.is_some_and(|one| one.is_up() && collide(one.address(), *publish))
+                };
                 assert!(!holds(&self.influxdb) && !holds(&self.grafana), "a managed container holds it");
                 return !(case.no_address && *role == Role::Grafana);
             }
@@ -585,17 +586,17 @@ impl World {
                 self.lose_network();
             }
             Step::SaveSettings { keeps_retention, .. } => {
-                self.settings = Thing::Right;
+                self.settings = ObjectState::Right;
                 if let Some(desired) = case.retention.filter(|_| !keeps_retention && !self.remembers) {
                     let deletes = self.database && desired.is_shorter_than(self.keeps);
                     assert!(self.asked || !deletes, "an unconfirmed retention is remembered");
                     self.remembers = true;
                 }
             }
-            Step::RemoveSettings => (self.settings, self.remembers, self.restore) = (Thing::Missing, false, None),
+            Step::RemoveSettings => (self.settings, self.remembers, self.restore) = (ObjectState::Missing, false, None),
             Step::BeginRestore(record) => {
-                assert!(self.settings == Thing::Missing || self.restore.is_some(), "an instance is overwritten");
-                (self.settings, self.restore) = (Thing::Right, Some(record.restore.process));
+                assert!(self.settings == ObjectState::Missing || self.restore.is_some(), "an instance is overwritten");
+                (self.settings, self.restore) = (ObjectState::Right, Some(record.restore.process));
             }
             Step::FinishRestore(record) => {
                 assert_eq!(self.restore.take(), Some(record.restore.process), "another run took it over");
@@ -651,10 +652,10 @@ impl World {
             }
             Step::RecordUpgrade(upgrade) => {
                 let is_new = upgrade.id == NOW.to_string();
-                assert!(!is_new || self.settings != Thing::Missing, "it is recorded beside the settings");
-                if self.settings == Thing::Missing {
+                assert!(!is_new || self.settings != ObjectState::Missing, "it is recorded beside the settings");
+                if self.settings == ObjectState::Missing {
                     // The engine's client writes this run's settings in place of unreadable ones.
-                    self.settings = Thing::Right;
+                    self.settings = ObjectState::Right;
                 }
                 assert!(is_new || self.upgrade.as_ref().is_some_and(|current| current.id == upgrade.id), "{upgrade:?}");
                 self.copy = self.copy.map(|(data, is_current)| (data, is_current && !is_new));
@@ -722,24 +723,24 @@ impl World {
     /// Executes a step on an object in Grafana.
     fn execute_in_grafana(&mut self, case: Case, step: &Step) {
         match step {
-            Step::SaveDashboard { id: DashboardId::Bundled, .. } => self.dashboard = Thing::Right,
-            Step::SaveDashboard { id: DashboardId::User(0), .. } if case.own => self.own = Thing::Right,
+            Step::SaveDashboard { id: DashboardId::Bundled, .. } => self.dashboard = ObjectState::Right,
+            Step::SaveDashboard { id: DashboardId::User(0), .. } if case.own => self.own = ObjectState::Right,
             Step::SetHome { .. } => {
-                assert_ne!(self.dashboard, Thing::Missing, "a home page must exist");
+                assert_ne!(self.dashboard, ObjectState::Missing, "a home page must exist");
                 self.home = true;
             }
-            Step::SaveDataSource { .. } => self.source = Thing::Right,
+            Step::SaveDataSource { .. } => self.source = ObjectState::Right,
             Step::SaveAlertRules(_) => {
-                assert_eq!((case.alerts, self.source), (Some(true), Thing::Right), "rules ask the data source");
-                assert_ne!(self.dashboard, Thing::Missing, "the objective is the dashboard's");
-                self.rules = Thing::Right;
+                assert_eq!((case.alerts, self.source), (Some(true), ObjectState::Right), "rules ask the data source");
+                assert_ne!(self.dashboard, ObjectState::Missing, "the objective is the dashboard's");
+                self.rules = ObjectState::Right;
             }
             Step::DeleteAlertRules(_) => {
                 assert_eq!(case.alerts, Some(false));
-                self.rules = Thing::Missing;
+                self.rules = ObjectState::Missing;
             }
             Step::VerifyQuery { .. } => {
-                assert!(self.database && self.influxdb.runs() && self.source == Thing::Right);
+                assert!(self.database && self.influxdb.runs() && self.source == ObjectState::Right);
                 self.stale = false;
             }
             // `down --deregister` is for external servers, and no organisation or folder is desired.
@@ -779,13 +780,13 @@ impl World {
         let id = image_id.as_ref().and_then(|id| id.parse().ok()).filter(|_| *role == Role::Grafana);
         let srv = self.server(*role);
         assert!(srv.container.is_none() && srv.image && srv.volume, "{role}: {srv:?}");
-        srv.container = Some(Cont {
+        srv.container = Some(ModelContainer {
             run: RunState::Created,
             password: config.password,
             open: config.is_open(),
             port: config.publish.port(),
             version: id.or_else(named).unwrap_or(LABEL),
-            ..Cont::running(*role)
+            ..ModelContainer::running(*role)
         });
     }
 
@@ -815,8 +816,8 @@ impl World {
 
     /// The model's own definition of success.
     pub fn is_done(&self, case: Case) -> bool {
-        let serves = |role: Role, srv: &Srv| {
-            let is_right = |actual: Cont| actual.spec == Spec::Right && actual.port == case.port(role);
+        let serves = |role: Role, srv: &ModelServer| {
+            let is_right = |actual: ModelContainer| actual.spec == Spec::Right && actual.port == case.port(role);
             srv.runs() && srv.container.is_some_and(|actual| actual.on_network && is_right(actual))
         };
         let (Some(actual), data, version) = (self.grafana.container, self.data, case.version()) else { return false };
@@ -829,11 +830,11 @@ impl World {
         let is_settled = (!own && !labelled) || data.pending.is_none_or(|pending| Some(pending) == data.db);
         let is_recorded = data.recorded == Some(version) && data.intended.is_none();
         let is_version = actual.version == version && (is_recorded || case.label() == Some(Version(1, version)));
-        let dashboards = self.dashboard == Thing::Right && (!case.own || self.own == Thing::Right);
+        let dashboards = self.dashboard == ObjectState::Right && (!case.own || self.own == ObjectState::Right);
         let alerts = match case.alerts {
             None => true,
-            Some(true) => self.rules == Thing::Right,
-            Some(false) => self.rules == Thing::Missing,
+            Some(true) => self.rules == ObjectState::Right,
+            Some(false) => self.rules == ObjectState::Missing,
         };
         let keeps = case.retention.is_none_or(|desired| desired == self.keeps && self.remembers);
         self.networks == 1
@@ -841,8 +842,8 @@ impl World {
             && serves(Role::Grafana, &self.grafana)
             && !self.is_pending()
             && (is_version && finds_password && is_safe && is_settled)
-            && (self.database && self.source == Thing::Right && dashboards && alerts && !self.stale)
-            && (keeps && self.settings == Thing::Right)
+            && (self.database && self.source == ObjectState::Right && dashboards && alerts && !self.stale)
+            && (keeps && self.settings == ObjectState::Right)
     }
 }
 
@@ -858,7 +859,7 @@ pub fn orders(plan: &Plan) -> [Vec<(Phase, Step)>; 2] {
 }
 
 pub fn empty_world() -> World {
-    let empty = Srv { image: true, volume: false, container: None };
+    let empty = ModelServer { image: true, volume: false, container: None };
     World {
         networks: 0,
         network_is_used: false,
@@ -872,14 +873,14 @@ pub fn empty_world() -> World {
         intends_container: false,
         upgrade: None,
         copy: None,
-        dashboard: Thing::Missing,
-        own: Thing::Missing,
-        source: Thing::Missing,
-        rules: Thing::Missing,
+        dashboard: ObjectState::Missing,
+        own: ObjectState::Missing,
+        source: ObjectState::Missing,
+        rules: ObjectState::Missing,
         home: false,
         stale: false,
         slow: false,
-        settings: Thing::Missing,
+        settings: ObjectState::Missing,
         remembers: false,
         restore: None,
     }
@@ -887,17 +888,17 @@ pub fn empty_world() -> World {
 
 /// The state after a first `up`.
 pub fn whole_world() -> World {
-    let srv = |role| Srv { image: true, volume: true, container: Some(Cont::running(role)) };
+    let srv = |role| ModelServer { image: true, volume: true, container: Some(ModelContainer::running(role)) };
     World {
         networks: 1,
         influxdb: srv(Role::Influxdb),
         grafana: srv(Role::Grafana),
         database: true,
         data: Data { db: Some(DEFAULT), ran: LABEL, ..Data::default() },
-        dashboard: Thing::Right,
-        source: Thing::Right,
+        dashboard: ObjectState::Right,
+        source: ObjectState::Right,
         home: true,
-        settings: Thing::Right,
+        settings: ObjectState::Right,
         ..empty_world()
     }
 }

@@ -185,7 +185,7 @@ impl Grafana {
             404 | 409 | 412 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
             _ => {
                 self.expect_success(doing, &answer)?;
-                self.note_what_was_stored(doing, stack.dashboard_identity(id).0, body, &answer.json()).await
+                self.record_stored_content(doing, stack.dashboard_identity(id).0, body, &answer.json()).await
             }
         }
     }
@@ -229,7 +229,7 @@ impl Grafana {
 
     /// If Grafana changed a dashboard while storing it, saves it again with the fingerprint of the stored content. Changes
     /// by another save in the meantime are kept, and count as an edit.
-    async fn note_what_was_stored(
+    async fn record_stored_content(
         &self,
         doing: &str,
         uid: &str,

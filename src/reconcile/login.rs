@@ -7,7 +7,7 @@ use super::Session;
 use super::connection::Connection;
 use crate::error::{Error, Result};
 use crate::grafana::{FormLogin, Grafana};
-use crate::http::Auth;
+use crate::http::{Auth, REQUEST};
 use crate::model::login::{
     Attempt, Credential, DefaultLogin, LoginAttempts, LoginState, NextLogin, SignedInAccount, next_login,
 };
@@ -46,7 +46,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Raced`] if another process removed the file that contains it.
-    async fn planned(&self, connection: &Connection, credential: Credential) -> Result<Attempt> {
+    async fn planned_attempt(&self, connection: &Connection, credential: Credential) -> Result<Attempt> {
         let files = match credential {
             Credential::Pending | Credential::Stored => Some(self.read_files(connection).await?),
             _ => None,
@@ -220,7 +220,11 @@ impl Session {
             });
         };
         let client = self.grafana_client(connection, self.auth(accepted));
-        client.health(super::PROBE).await;
+        // Requests depend on the version.
+        if let (ServerResponse::Silent(why) | ServerResponse::Starting(why), _) = client.health(REQUEST).await {
+            let (doing, url) = ("read Grafana's version".into(), connection.http.address().to_string());
+            return Err(Error::Http { doing, url, why, is_late: false });
+        }
         client.enter(self.stack.organisation.as_deref()).await?;
         let client = Rc::new(client);
         connection.client = Some(Rc::clone(&client));
@@ -242,7 +246,7 @@ impl Session {
     /// Signs in once. Nothing is sent before the server is known to be the container.
     pub(super) async fn try_login(&self, connection: &mut Connection, credential: Credential) -> Result<()> {
         self.expect_the_container(connection).await?;
-        let attempt = self.planned(connection, credential).await?;
+        let attempt = self.planned_attempt(connection, credential).await?;
         if connection.attempts.is_rejected(&attempt) {
             let url = connection.http.address().to_string();
             return Err(Error::Refused { role: Role::Grafana, url, message: "the login was already rejected".into() });
@@ -257,7 +261,7 @@ impl Session {
     }
 
     pub(super) async fn write_first_password(&self, connection: &Connection, password: Credential) -> Result<()> {
-        let password = self.planned(connection, password).await?.secret;
+        let password = self.planned_attempt(connection, password).await?.secret;
         self.docker()?.write_first_password(connection.container()?, &password).await
     }
 
@@ -267,7 +271,7 @@ impl Session {
         login: Credential,
         replaces_pending: bool,
     ) -> Result<()> {
-        let mut stored = self.planned(connection, login).await?;
+        let mut stored = self.planned_attempt(connection, login).await?;
         let accepted = connection.attempts.accepted().filter(|accepted| accepted.credential == login);
         if let Some(accepted) = accepted.filter(|accepted| **accepted != stored).cloned() {
             // The file was replaced since: by an earlier step, or by another process that has changed the password.
@@ -292,14 +296,14 @@ impl Session {
     }
 
     pub(super) async fn write_pending_password(&self, connection: &Connection, password: Credential) -> Result<()> {
-        let password = self.planned(connection, password).await?.secret;
+        let password = self.planned_attempt(connection, password).await?.secret;
         self.docker()?.write_pending_password(connection.container()?, &password).await
     }
 
     /// Replaces the default password, with which Grafana was just observed.
     pub(super) async fn change_password(&self, connection: &mut Connection, new: Credential) -> Result<()> {
         self.expect_the_container(connection).await?;
-        let new = self.planned(connection, new).await?;
+        let new = self.planned_attempt(connection, new).await?;
         let default = Secret::new(Login::PUBLIC_PASSWORD);
         let client = self.grafana_client(connection, self.basic(default.clone()));
         client.change_password(&default, &new.secret).await?;
@@ -326,7 +330,7 @@ impl Session {
         new: Credential,
         deadline: Instant,
     ) -> Result<()> {
-        let password = self.planned(connection, new).await?.secret;
+        let password = self.planned_attempt(connection, new).await?.secret;
         self.docker()?.reset_password(connection.container()?, &password, deadline).await?;
         // Earlier results belong to the previous password.
         (connection.attempts, connection.client) = (LoginAttempts::default(), None);

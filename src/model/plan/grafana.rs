@@ -15,23 +15,23 @@ use crate::model::stack::{DashboardId, DesiredDataSource, MadeFor, Stack};
 /// Plans the objects inside Grafana. On a `fresh` one, no object exists; otherwise steps whose facts are unknown are
 /// a prediction. The data source comes last: its existence shows that all objects before it, including the home page,
 /// were once created.
-pub(super) fn inside(stack: &Stack, stored: Option<&GrafanaState>, options: UpOptions, fresh: bool) -> Vec<Item> {
+pub(super) fn inside(stack: &Stack, known: Option<&GrafanaState>, options: UpOptions, fresh: bool) -> Vec<Item> {
     let mut items = Vec::new();
-    items.extend(organisation(stack, stored));
+    items.extend(organisation(stack, known));
     // If the organisation is ambiguous, nothing was read.
-    let is_unreadable = stored.is_some_and(holds_unreadable);
+    let is_unreadable = known.is_some_and(holds_unreadable);
     let is_seen = |grafana: &&GrafanaState| {
         !matches!(grafana.organisation, OrganisationState::Ambiguous(_) | OrganisationState::Unreadable(_))
     };
-    let stored = stored.filter(is_seen);
-    let dashboards: Vec<Item> = stack.dashboards().map(|id| dashboard(stack, stored, id, options, fresh)).collect();
+    let known = known.filter(is_seen);
+    let dashboards: Vec<Item> = stack.dashboards().map(|id| dashboard(stack, known, id, options, fresh)).collect();
     let is_new = |item: &Item| matches!(item.finding, Finding::Missing | Finding::Unknown);
     if stack.folder.is_some() && dashboards.iter().any(is_new) {
-        items.push(folder(stack, stored));
+        items.push(folder(stack, known));
     }
     items.extend(dashboards);
-    items.push(data_source(stack, stored, options));
-    items.extend(super::alerts::alerts(stack, stored, options));
+    items.push(data_source(stack, known, options));
+    items.extend(super::alerts::alerts(stack, known, options));
     if is_unreadable {
         for item in &mut items {
             item.steps.clear();
@@ -120,8 +120,8 @@ pub(super) fn data_source_name(stack: &Stack) -> String {
     format!("data source {:?}", stack.data_source.name)
 }
 
-pub(super) fn organisation(stack: &Stack, stored: Option<&GrafanaState>) -> Option<Item> {
-    let finding = match stored.map(|grafana| &grafana.organisation) {
+pub(super) fn organisation(stack: &Stack, known: Option<&GrafanaState>) -> Option<Item> {
+    let finding = match known.map(|grafana| &grafana.organisation) {
         Some(OrganisationState::Ambiguous(names)) => Finding::Blocked(Blocker {
             kind: BlockReason::Settings,
             why: if names.is_empty() {
@@ -143,8 +143,8 @@ pub(super) fn organisation(stack: &Stack, stored: Option<&GrafanaState>) -> Opti
     })
 }
 
-fn folder(stack: &Stack, stored: Option<&GrafanaState>) -> Item {
-    let finding = match stored.map(|grafana| grafana.folder.clone()) {
+fn folder(stack: &Stack, known: Option<&GrafanaState>) -> Item {
+    let finding = match known.map(|grafana| grafana.folder.clone()) {
         None => Finding::Unknown,
         Some(FolderState::Present | FolderState::NotConfigured) => Finding::InSync,
         Some(FolderState::Missing) => Finding::Missing,
@@ -164,7 +164,7 @@ fn folder(stack: &Stack, stored: Option<&GrafanaState>) -> Item {
     Item::with_step(Resource::Folder, finding, Step::CreateFolder { title })
 }
 
-fn dashboard(stack: &Stack, stored: Option<&GrafanaState>, id: DashboardId, options: UpOptions, fresh: bool) -> Item {
+fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: DashboardId, options: UpOptions, fresh: bool) -> Item {
     let resource = Resource::Dashboard(id);
     let (uid, ..) = stack.dashboard_identity(id);
     let moves = moves(stack, options);
@@ -176,7 +176,7 @@ fn dashboard(stack: &Stack, stored: Option<&GrafanaState>, id: DashboardId, opti
         let made_for = actual.made_for.as_ref().filter(|_| !moves)?;
         Some(conflict(stack, &dashboard_name(stack, id), elsewhere(stack, made_for)?))
     };
-    let (finding, mut steps) = match stored.map(|grafana| grafana.dashboard(id)) {
+    let (finding, mut steps) = match known.map(|grafana| grafana.dashboard(id)) {
         None => (Finding::Unknown, create()),
         Some(DashboardState::Missing) => (Finding::Missing, create()),
         Some(DashboardState::Unreadable(why)) => (Finding::Unreadable(why.clone()), vec![]),
@@ -209,7 +209,7 @@ fn dashboard(stack: &Stack, stored: Option<&GrafanaState>, id: DashboardId, opti
             }
         }
     };
-    let never_finished = stored.is_none_or(|grafana| grafana.data_source == DataSourceState::Missing);
+    let never_finished = known.is_none_or(|grafana| grafana.data_source == DataSourceState::Missing);
     if matches!(finding, Finding::Blocked(_) | Finding::Unreadable(_)) {
         return Item::new(resource, finding, vec![]);
     }
@@ -270,9 +270,9 @@ fn dashboard_differences(stack: &Stack, id: DashboardId, actual: &ActualDashboar
     differences
 }
 
-fn data_source(stack: &Stack, stored: Option<&GrafanaState>, options: UpOptions) -> Item {
+fn data_source(stack: &Stack, known: Option<&GrafanaState>, options: UpOptions) -> Item {
     let mut replaces = None;
-    let finding = match stored.map(|grafana| &grafana.data_source) {
+    let finding = match known.map(|grafana| &grafana.data_source) {
         None => Finding::Unknown,
         Some(DataSourceState::Missing) => Finding::Missing,
         Some(DataSourceState::Unreadable(why)) => Finding::Unreadable(why.clone()),
@@ -325,19 +325,19 @@ pub(super) fn provided(what: &str, hint: String) -> Finding {
     })
 }
 
-pub(super) fn query(stored: Option<&GrafanaState>, database: &Item, inside: &[Item]) -> Item {
+pub(super) fn query(known: Option<&GrafanaState>, database: &Item, inside: &[Item]) -> Item {
     let settled = database.steps.is_empty()
         && database.finding == Finding::InSync
         && inside.iter().all(|item| item.resource != Resource::DataSource || item.finding == Finding::InSync);
-    if stored.is_some_and(holds_unreadable) {
+    if known.is_some_and(holds_unreadable) {
         return Item::new(Resource::Query, Finding::Unknown, vec![]);
     }
-    let finding = match stored.map(|grafana| &grafana.query) {
+    let finding = match known.map(|grafana| &grafana.query) {
         Some(Query::Ok) if settled => Finding::InSync,
         Some(Query::Failing(why)) if settled => Finding::Contradicts(why.clone()),
         _ => Finding::Unknown,
     };
     let is_provided =
         |grafana: &GrafanaState| matches!(grafana.data_source, DataSourceState::Ours { provisioned: true, .. });
-    Item::with_step(Resource::Query, finding, Step::VerifyQuery { may_save: !stored.is_some_and(is_provided) })
+    Item::with_step(Resource::Query, finding, Step::VerifyQuery { may_save: !known.is_some_and(is_provided) })
 }

@@ -27,10 +27,10 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
         PerRole::from_fn(|role| server(&inputs, role, seen.server(role), frees_port_first(stack, seen, role)));
     let is_known = unknown_settings(stack).is_none();
     let is_kept = |role| is_known && keeps_content(&servers.get(role).0);
-    let influxdb_stores = seen.influxdb_state().filter(|_| is_kept(Role::Influxdb));
-    let grafana_stores = seen.grafana_state().filter(|_| is_kept(Role::Grafana));
-    let database = database(stack, influxdb_stores);
-    let retention = retention(stack, influxdb_stores);
+    let kept_influxdb = seen.influxdb_state().filter(|_| is_kept(Role::Influxdb));
+    let kept_grafana = seen.grafana_state().filter(|_| is_kept(Role::Grafana));
+    let database = database(stack, kept_influxdb);
+    let retention = retention(stack, kept_influxdb);
     let keeps_retention = !is_retention_settled(stack, seen, &database, retention.as_ref());
     items.extend(match unfinished(stack, seen) {
         Some(blocker) => Some(Item::new(Resource::Settings, blocker.into(), vec![])),
@@ -38,8 +38,8 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     });
     let first_login = servers.iter().find_map(|(_, login)| *login);
     // The first login is known in advance only if no Grafana has run on the volume.
-    let inside = grafana::inside(stack, grafana_stores, options, first_login.is_some());
-    let query = grafana::query(grafana_stores, &database, &inside);
+    let inside = grafana::inside(stack, kept_grafana, options, first_login.is_some());
+    let query = grafana::query(kept_grafana, &database, &inside);
     items.extend(servers.into_iter().map(|(item, _)| item));
     items.extend(foreign);
     items.push(database);
