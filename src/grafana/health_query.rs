@@ -1,24 +1,14 @@
 //! The query that shows whether panels work: sent through the data source like theirs, but
 //! bypassing Grafana's caches.
 
-use std::time::{Duration, Instant};
-
 use super::{Api, Grafana, QueryAnswer, numeric_id};
 use crate::error::{Error, Result};
-use crate::model::hints;
 use crate::model::observed::{Query, QueryFault};
-use crate::model::stack::{DesiredDataSource, EngineLocation, Secret, Stack};
+use crate::model::stack::DesiredDataSource;
 use crate::model::text::excerpt;
 
 /// A query that fails for a missing database; most others succeed with an empty result.
 pub(super) const HEALTH_QUERY: &str = "SHOW RETENTION POLICIES";
-/// Grafana distinguishes saves by whole seconds; after two within one second, the old settings stay in force.
-const BETWEEN_SAVES: Duration = Duration::from_millis(1_100);
-/// How long an InfluxDB that answers here may refuse Grafana, whose caches last 5 s.
-const REFUSED_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often correct settings are saved again.
-const MAX_SAVES: usize = 3;
-
 impl Grafana {
     /// Sends the health query through the data source as panels do, bypassing Grafana's cache.
     pub(super) async fn run_health_query(&self, source: &DesiredDataSource, id: Option<u64>) -> Result<Query> {
@@ -31,63 +21,23 @@ impl Grafana {
         Ok(classify(self.api(), answer.status, answer.json(), || answer.message()))
     }
 
-    /// Repeats a query through the data source until its answer is correct. If the answer
-    /// contradicts correct settings, they are saved again in a later second, if `may_save` is set.
+    /// Sends the health query through the desired data source.
     ///
     /// # Errors
-    /// [`Error::NotConverged`] with Grafana's reason if the answer is still wrong at the deadline,
-    /// or at once if waiting cannot help.
-    pub(crate) async fn verify_query(
-        &self,
-        stack: &Stack,
-        password: Option<&Secret>,
-        may_save: bool,
-        deadline: Instant,
-    ) -> Result<()> {
-        let desired = &stack.data_source;
-        let started = Instant::now();
-        let mut saved = started;
-        let mut saves = 0;
-        let mut refused_since = None;
-        let mut backoff = Duration::from_millis(50);
-        loop {
-            let id = match self.api() {
-                Api::Numeric => numeric_id(&self.data_sources().await?, &desired.uid),
-                Api::Uid => None,
-            };
-            let why = match self.run_health_query(desired, id).await? {
-                Query::Ok => return Ok(()),
-                Query::Failing(why) => why,
-                Query::Unasked => "the data source does not exist".into(),
-            };
-            let fault = QueryFault::of(&why);
-            refused_since = (fault == QueryFault::Refused).then(|| refused_since.unwrap_or_else(Instant::now));
-            let is_shut =
-                refused_since.is_some_and(|since| desired.is_on_engines_host() && since.elapsed() > REFUSED_TIMEOUT);
-            let hopeless = saves > 0 && (fault == QueryFault::Permanent || is_shut);
-            if hopeless || Instant::now() >= deadline {
-                let reaches_loopback = cfg!(target_os = "macos") && stack.engine == EngineLocation::Here;
-                return Err(Error::NotConverged {
-                    rest: format!("Grafana cannot query database {} at {}: {why}", desired.database, desired.url),
-                    after: Some(started.elapsed()),
-                    hint: hints::way_to_influxdb(desired, fault, reaches_loopback),
-                });
-            }
-            if saved.elapsed() > BETWEEN_SAVES && saves < MAX_SAVES {
-                if may_save {
-                    self.save_data_source(stack, password, Some(&desired.made_for())).await?;
-                }
-                saved = Instant::now();
-                saves += 1;
-            }
-            crate::backoff::pause(&mut backoff).await;
-        }
+    /// If Grafana does not answer.
+    pub(crate) async fn query_database(&self, desired: &DesiredDataSource) -> Result<Query> {
+        let id = match self.api() {
+            Api::Numeric => numeric_id(&self.data_sources().await?, &desired.uid),
+            Api::Uid => None,
+        };
+        self.run_health_query(desired, id).await
     }
 }
 
 impl QueryFault {
     /// Grafana's answers contain the reason only as text. Grafana before 10 uses other words for a refused connection.
-    fn of(why: &str) -> Self {
+    #[must_use]
+    pub(crate) fn of(why: &str) -> Self {
         let why = why.to_lowercase();
         let has = |phrases: &[&str]| phrases.iter().any(|phrase| why.contains(phrase));
         if has(&["no such host", "server misbehaving", "authorization failed", "unable to parse authentication"]) {

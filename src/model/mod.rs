@@ -23,6 +23,7 @@ pub(crate) mod native;
 pub mod observed;
 pub mod plan;
 pub(crate) mod publish;
+pub(crate) mod query_checks;
 pub(crate) mod refusal;
 pub(crate) mod reports;
 pub(crate) mod results;

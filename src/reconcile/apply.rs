@@ -151,7 +151,6 @@ impl Session {
     ) -> Result<()> {
         let stack = &self.stack;
         let instance = &stack.instance;
-        let influxdb_password = self.credentials.influxdb.as_ref().map(|login| &login.password);
         let mut grafana = async || self.signed_in(connection, login).await;
         match step {
             Step::PullImage(role) => self.docker()?.pull(self.spec(role)?).await,
@@ -208,7 +207,7 @@ impl Session {
             Step::CreateOrganisation(name) => grafana().await?.create_organisation(&name).await,
             Step::CreateFolder { title } => grafana().await?.create_folder(instance, &title).await,
             Step::SaveDataSource { replaces } => {
-                grafana().await?.save_data_source(stack, influxdb_password, replaces.as_ref()).await
+                grafana().await?.save_data_source(stack, self.influxdb_secret(), replaces.as_ref()).await
             }
             Step::SaveDashboard { id, replaces, fresh } => {
                 grafana().await?.save_dashboard(stack, id, replaces.as_deref(), fresh).await
@@ -219,9 +218,7 @@ impl Session {
             Step::SaveAlertRules(new) => grafana().await?.save_alert_rules(stack, &new).await,
             Step::DeleteAlertRules(rules) => grafana().await?.delete_alert_rules(stack, &rules).await,
             Step::SetHome { uid } => grafana().await?.set_home(&uid).await,
-            Step::VerifyQuery { may_save } => {
-                grafana().await?.verify_query(stack, influxdb_password, may_save, deadline).await
-            }
+            Step::VerifyQuery { may_save } => self.verify_query(&*grafana().await?, may_save, deadline).await,
         }
     }
 

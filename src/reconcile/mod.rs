@@ -195,8 +195,12 @@ impl Session {
     /// The password of InfluxDB's user, if one was supplied.
     #[must_use]
     pub(crate) fn influxdb_password(&self) -> Option<&Secret> {
-        let password = self.credentials.influxdb.as_ref().map(|login| &login.password);
-        password.filter(|password| !password.reveal().is_empty())
+        self.influxdb_secret().filter(|password| !password.reveal().is_empty())
+    }
+
+    /// The same; an empty one may have been supplied.
+    fn influxdb_secret(&self) -> Option<&Secret> {
+        self.credentials.influxdb.as_ref().map(|login| &login.password)
     }
 }
 

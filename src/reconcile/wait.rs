@@ -9,11 +9,14 @@ use super::observe::health;
 use crate::backoff::{LONGEST_PAUSE, pause};
 use crate::engine::RunInfo;
 use crate::error::{Error, Result};
+use crate::grafana::Grafana;
 use crate::http::PROBE;
-use crate::model::observed::{RunState, ServerResponse};
+use crate::model::hints;
+use crate::model::observed::{Query, QueryFault, RunState, ServerResponse};
 use crate::model::plan::{self, Resource};
+use crate::model::query_checks::{NextCheck, QueryChecks};
 use crate::model::role::Role;
-use crate::model::stack::DesiredContainer;
+use crate::model::stack::{DesiredContainer, EngineLocation};
 use crate::model::text::excerpt;
 
 /// The shortest pause between two polls of a starting server.
@@ -40,6 +43,43 @@ impl Session {
             pause(&mut backoff).await;
         }
         Ok(())
+    }
+
+    /// Repeats a query through the data source until its answer is correct. If the answer contradicts correct settings,
+    /// they are saved again, if `may_save` is set.
+    ///
+    /// # Errors
+    /// [`Error::NotConverged`] with Grafana's reason if the answer is still wrong at the deadline, or at once if waiting
+    /// cannot help.
+    pub(super) async fn verify_query(&self, grafana: &Grafana, may_save: bool, deadline: Instant) -> Result<()> {
+        let desired = &self.stack.data_source;
+        let started = Instant::now();
+        let mut checks = QueryChecks::new(desired.is_on_engines_host(), started, deadline);
+        let mut backoff = Duration::from_millis(50);
+        loop {
+            let why = match grafana.query_database(desired).await? {
+                Query::Ok => return Ok(()),
+                Query::Failing(why) => why,
+                Query::Unasked => "the data source does not exist".into(),
+            };
+            let fault = QueryFault::of(&why);
+            match checks.next(fault, Instant::now()) {
+                NextCheck::GiveUp => {
+                    let reaches_loopback = cfg!(target_os = "macos") && self.stack.engine == EngineLocation::Here;
+                    return Err(Error::NotConverged {
+                        rest: format!("Grafana cannot query database {} at {}: {why}", desired.database, desired.url),
+                        after: Some(started.elapsed()),
+                        hint: hints::way_to_influxdb(desired, fault, reaches_loopback),
+                    });
+                }
+                NextCheck::SaveAgain if may_save => {
+                    let replaces = desired.made_for();
+                    grafana.save_data_source(&self.stack, self.influxdb_secret(), Some(&replaces)).await?;
+                }
+                NextCheck::SaveAgain | NextCheck::Repeat => {}
+            }
+            pause(&mut backoff).await;
+        }
     }
 
     /// Polls until the server answers; fails at once if its container has exited or waiting cannot help.
