@@ -18,7 +18,7 @@ use crate::objects_only::ObjectsOnly;
 /// The largest answer that is read; a dashboard of thirty models is about a hundredth of it.
 const LIMIT: usize = 16 << 20;
 /// The time limit of one request.
-pub(crate) const REQUEST: Duration = Duration::from_secs(10);
+const REQUEST: Duration = Duration::from_secs(10);
 /// The time limit for establishing a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 

@@ -10,9 +10,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{LazyLock, Mutex};
 
 use clipper_metrics::model::container_config::PasswordSource;
-use clipper_metrics::model::observed::{RunState, ServerResponse};
+use clipper_metrics::model::observed::{Observed, RunState, ServerResponse};
 use clipper_metrics::model::plan::{
-    self, BlockReason, Blocker, FailureCause, Phase, Plan, Resource, Rollback, Step, UpOptions,
+    self, BlockReason, Blocker, FailureCause, Phase, Plan, Question, Resource, Rollback, Step, UpOptions,
 };
 use clipper_metrics::model::retention::Retention;
 use clipper_metrics::model::role::Role;
@@ -47,6 +47,11 @@ fn digest(key: &impl Hash) -> u128 {
     half(0) << 64 | half(1)
 }
 
+/// Whether a plan requests a confirmation of a shorter retention period.
+fn shortens_retention(desired: &Stack, seen: &Observed, plan: &Plan) -> bool {
+    plan::questions(desired, seen, plan).iter().any(|question| matches!(question, Question::Retention { .. }))
+}
+
 /// Whether the situation was not checked before.
 fn is_new(key: &impl Hash) -> bool {
     KNOWN.lock().unwrap().insert(digest(key), 0).is_none()
@@ -65,6 +70,7 @@ fn finish(world: World, case: Case) {
     let was_fresh = case.reset && world.data.db.is_none() && case.given.is_none();
     let mut visited = Vec::new();
     let more = loop {
+        world.begin_round();
         let key = digest(&("run", &world, case, options.reset_password, was_fresh));
         let known = KNOWN.lock().unwrap().get(&key).copied();
         if let Some(more) = known.filter(|more| visited.len() + more <= ROUNDS) {
@@ -84,7 +90,7 @@ fn finish(world: World, case: Case) {
 fn ends_in_round(world: &mut World, desired: &Stack, case: Case, options: &mut UpOptions, was_fresh: bool) -> bool {
     let seen = world.observe(desired, case);
     let plan = plan::up(desired, &seen, *options);
-    world.asked |= !plan::questions(desired, &seen, &plan).is_empty();
+    world.asked |= shortens_retention(desired, &seen, &plan);
     if let Some((_, blocker)) = plan.blocker() {
         assert!(may_block(world, case, blocker), "blocked: {blocker:?}\nin {world:?}");
         return true;
@@ -141,11 +147,13 @@ fn ends_after_failure(world: &mut World, desired: &Stack, case: Case, step: &Ste
     if !matches!(step, Step::AwaitAnswer(_)) {
         return case.given.is_some() || world.data.ran > case.version();
     }
+    world.begin_round();
     let seen = world.observe(desired, case);
     match plan::roll_back(desired, &seen, Some(step), FailureCause::NotReady) {
         // Nothing ran before, so there is nothing to roll back to.
         None => assert!(world.data.ran != LABEL && world.upgrade.is_none(), "the database is gone: {world:?}"),
-        Some(Rollback { plan, .. }) => {
+        Some(Rollback { plan, upgrade }) => {
+            assert_eq!(upgrade.state, UpgradeState::Refused);
             assert!(plan.executable().all(|step| world.execute(case, None, step)));
             finish(world.clone(), Case { upgrade: false, given: None, reset: false, ..case });
         }
@@ -155,7 +163,8 @@ fn ends_after_failure(world: &mut World, desired: &Stack, case: Case, step: &Ste
 
 /// Runs again after a crash: with the same options, without any, and with the previous image.
 fn recover(world: &World, case: Case) {
-    let world = World { asked: false, ..world.clone() };
+    let mut world = World { asked: false, ..world.clone() };
+    world.begin_round();
     if !is_new(&("recover", &world, case)) {
         return;
     }
@@ -183,7 +192,7 @@ fn check(world: &World, desired: &Stack, case: Case) -> usize {
     if plan.blocker().is_some() {
         return 0;
     }
-    let asked = world.asked || !plan::questions(desired, &seen, &plan).is_empty();
+    let asked = world.asked || shortens_retention(desired, &seen, &plan);
     if !case.reset {
         assert_eq!(plan.in_sync(), world.is_done(case), "{world:?}\n{plan:?}");
     }
@@ -205,6 +214,9 @@ fn check(world: &World, desired: &Stack, case: Case) -> usize {
                 }
                 // The next plan is interrupted, too.
                 let continues = is_end && proceeds && plan.until() != Phase::End;
+                if continues {
+                    crashed.begin_round();
+                }
                 let is_unchecked = continues && is_new(&("check", &crashed, next));
                 usize::from(is_tried) + if is_unchecked { check(&crashed, desired, next) } else { 0 }
             };
@@ -400,7 +412,7 @@ fn a_declined_retention_is_never_remembered() {
             for _ in 0..6 {
                 let seen = world.observe(&desired, case);
                 let plan = plan::up(&desired, &seen, UpOptions::default());
-                if !plan::questions(&desired, &seen, &plan).is_empty() {
+                if shortens_retention(&desired, &seen, &plan) {
                     assert_eq!(world.remembers, found.remembers, "{found:?}");
                     declined += 1;
                     return;
@@ -676,7 +688,7 @@ fn a_restore_killed_after_any_step_can_only_be_restarted_or_removed() {
         // Its record is removed last.
         let mut removed = world.clone();
         for (_, step) in orders(&plan::down(&desired, &seen, true))[0].clone() {
-            assert!(removed.restore.is_some(), "{step:?} after the note");
+            assert!(removed.restore.is_some(), "{step:?} after the record");
             assert!(removed.execute(case, None, &step));
         }
         assert!(removed.restore.is_none() && removed.settings == ObjectState::Missing);

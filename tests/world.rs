@@ -66,13 +66,15 @@ pub struct ModelContainer {
     pub port: u16,
     /// The version of its image.
     pub version: u64,
+    /// Whether it was created in this round.
+    pub is_new: bool,
 }
 
 impl ModelContainer {
     /// The container of a first `up`.
     pub const fn running(role: Role) -> Self {
         let (spec, run, password) = (Spec::Right, RunState::Running, PasswordSource::Default);
-        Self { spec, on_network: true, run, password, open: false, port: role.port(), version: LABEL }
+        Self { spec, on_network: true, run, password, open: false, port: role.port(), version: LABEL, is_new: false }
     }
 
     const fn address(self) -> SocketAddr {
@@ -547,6 +549,23 @@ impl World {
         }
     }
 
+    /// Writes the record of an upgrade. The engine's client writes this run's settings in place of unreadable ones.
+    fn write_record(&mut self, upgrade: Option<Upgrade>) {
+        self.upgrade = upgrade;
+        if self.settings == ObjectState::Missing {
+            self.settings = ObjectState::Right;
+        }
+    }
+
+    /// Time passes between two observations.
+    pub fn begin_round(&mut self) {
+        let containers = [&mut self.influxdb, &mut self.grafana].into_iter().filter_map(|srv| srv.container.as_mut());
+        containers.for_each(|actual| actual.is_new = false);
+        if let Some(upgrade) = self.upgrade.as_mut().filter(|upgrade| upgrade.id == NOW.to_string()) {
+            upgrade.id = EARLIER[0].into();
+        }
+    }
+
     /// Removes all networks; a container cannot return to one.
     pub fn lose_network(&mut self) {
         self.networks = 0;
@@ -653,23 +672,20 @@ impl World {
             Step::RecordUpgrade(upgrade) => {
                 let is_new = upgrade.id == NOW.to_string();
                 assert!(!is_new || self.settings != ObjectState::Missing, "it is recorded beside the settings");
-                if self.settings == ObjectState::Missing {
-                    // The engine's client writes this run's settings in place of unreadable ones.
-                    self.settings = ObjectState::Right;
-                }
                 assert!(is_new || self.upgrade.as_ref().is_some_and(|current| current.id == upgrade.id), "{upgrade:?}");
                 self.copy = self.copy.map(|(data, is_current)| (data, is_current && !is_new));
-                self.upgrade = Some(Upgrade { id: EARLIER[0].into(), ..upgrade.as_ref().clone() });
+                self.write_record(Some(upgrade.as_ref().clone()));
             }
             Step::EndUpgrade(end) => {
-                self.upgrade = end.as_deref().cloned();
+                self.write_record(end.as_deref().cloned());
                 assert!(!self.is_pending(), "the copy may be needed as long as it is recorded");
                 self.copy = None;
             }
             Step::CopyGrafanaDatabase { upgrade } => {
                 self.grafana_is(RunState::Created);
                 assert_eq!(self.data.ran, LABEL, "the copy is the database of the previous version");
-                assert!(upgrade == &NOW.to_string() && self.is_unproven(), "the record comes first");
+                let recorded = self.upgrade.as_ref().filter(|recorded| recorded.id == *upgrade);
+                assert!(recorded.is_some() && self.is_unproven(), "the record comes first");
                 self.copy = Some((self.data, true));
             }
             Step::RollBackDatabase => {
@@ -786,6 +802,7 @@ impl World {
             open: config.is_open(),
             port: config.publish.port(),
             version: id.or_else(named).unwrap_or(LABEL),
+            is_new: true,
             ..ModelContainer::running(*role)
         });
     }

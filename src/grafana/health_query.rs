@@ -9,6 +9,7 @@ use crate::model::text::excerpt;
 
 /// A query that fails for a missing database; most others succeed with an empty result.
 pub(super) const HEALTH_QUERY: &str = "SHOW RETENTION POLICIES";
+
 impl Grafana {
     /// Sends the health query through the data source as panels do, bypassing Grafana's cache.
     pub(super) async fn run_health_query(&self, source: &DesiredDataSource, id: Option<u64>) -> Result<Query> {

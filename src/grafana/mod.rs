@@ -130,9 +130,9 @@ impl Grafana {
         Ok(self.http.anonymous().send(Request::new("GET", HEALTH)).await?.date())
     }
 
-    /// Takes over the version from a client of the same server.
-    pub(crate) fn same_version_as(&self, other: &Self) {
-        self.version.set(other.version.get());
+    /// Uses a version that another client has read.
+    pub(crate) fn assume_version(&self, version: Option<Version>) {
+        self.version.set(version);
     }
 
     fn api(&self) -> Api {
@@ -345,11 +345,12 @@ fn or_unreadable<T>(result: Result<T>, as_seen: impl FnOnce(Unreadable) -> T) ->
     result.or_else(|error| unreadable(error).map(as_seen))
 }
 
-/// The error for an object that was created for another address or database since it was read.
+/// The error for an object that is no longer as observed.
 fn changed(doing: &str) -> Error {
-    Error::Raced { doing: doing.into(), why: "another process has changed it since it was observed".into() }
+    Error::Raced { doing: doing.into(), why: "another process has changed it".into() }
 }
 
+/// The error for an object that was created for another address or database since it was read.
 fn moved(doing: &str, made_for: &MadeFor) -> Error {
     Error::Raced { doing: doing.into(), why: format!("another run has created it for {made_for} in the meantime") }
 }

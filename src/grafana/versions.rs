@@ -16,7 +16,7 @@ pub(super) enum Capability {
     SourcesForEditors,
     /// The API creates alert rules that users can edit.
     AlertRules,
-    /// A folder and a dashboard may have the same title. Of versions before 10 that were not tested, a rejected save shows it.
+    /// A folder and a dashboard may have the same title. Versions before 10 that were not tested may reject it.
     EqualTitles,
     /// The server sends panels' queries to InfluxDB; before, browsers sent them through Grafana's proxy.
     ServerSideQueries,

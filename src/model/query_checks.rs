@@ -49,8 +49,12 @@ impl QueryChecks {
         if now.duration_since(self.last_save) <= BETWEEN_SAVES || self.saves == MAX_SAVES {
             return NextCheck::Repeat;
         }
-        (self.last_save, self.saves) = (now, self.saves + 1);
         NextCheck::SaveAgain
+    }
+
+    /// Counts a save that has just ended.
+    pub(crate) const fn saved(&mut self, now: Instant) {
+        (self.last_save, self.saves) = (now, self.saves + 1);
     }
 }
 
@@ -63,13 +67,21 @@ mod tests {
     fn actions<const N: usize>(is_on_engines_host: bool, fault: QueryFault, times: [u64; N]) -> [NextCheck; N] {
         let start = Instant::now();
         let mut checks = QueryChecks::new(is_on_engines_host, start, start + Duration::from_secs(60));
-        times.map(|time| checks.next(fault, start + Duration::from_millis(time)))
+        times.map(|time| {
+            let now = start + Duration::from_millis(time);
+            let next = checks.next(fault, now);
+            if next == SaveAgain {
+                // A save takes some time.
+                checks.saved(now + Duration::from_millis(100));
+            }
+            next
+        })
     }
 
     #[test]
     fn settings_are_saved_again_at_most_three_times_and_never_twice_within_a_second() {
         let other = |times| actions(false, QueryFault::Other, times);
-        assert_eq!(other([0, 1_000, 1_200, 2_000, 2_400]), [Repeat, Repeat, SaveAgain, Repeat, SaveAgain]);
+        assert_eq!(other([0, 1_000, 1_200, 2_400, 2_401]), [Repeat, Repeat, SaveAgain, Repeat, SaveAgain]);
         assert_eq!(other([2_000, 4_000, 6_000, 8_000, 59_999]), [SaveAgain, SaveAgain, SaveAgain, Repeat, Repeat]);
         assert_eq!(other([60_000, 60_001, 60_002, 60_003, 60_004]), [GiveUp; 5]);
     }

@@ -9,6 +9,7 @@ use crate::http::Http;
 use crate::model::address::ServerUrl;
 use crate::model::login::{Attempt, LoginAttempts};
 use crate::model::role::{PerRole, Role};
+use crate::model::version::Version;
 use crate::model::volume_content::VolumeFiles;
 
 pub(crate) type Connections = PerRole<Connection>;
@@ -23,13 +24,15 @@ pub(crate) struct Connection {
     container: Option<String>,
     /// The logins tried at the current Grafana.
     pub(super) attempts: LoginAttempts,
+    /// The server's version, once observed.
+    pub(super) version: Option<Version>,
     /// A client that is signed in with the accepted login.
     pub(super) client: Option<Rc<Grafana>>,
 }
 
 impl Connection {
     pub(super) fn new(role: Role, http: Http) -> Self {
-        Self { role, http, container: None, attempts: LoginAttempts::default(), client: None }
+        Self { role, http, container: None, attempts: LoginAttempts::default(), version: None, client: None }
     }
 
     pub(super) fn move_to(&mut self, way: &ServerUrl, shown: &str) {
@@ -43,7 +46,7 @@ impl Connection {
     pub(super) fn hold(&mut self, container: Option<String>) {
         if self.container != container {
             self.container = container;
-            (self.attempts, self.client) = (LoginAttempts::default(), None);
+            (self.attempts, self.version, self.client) = (LoginAttempts::default(), None, None);
         }
     }
 

@@ -34,11 +34,6 @@ pub(crate) async fn down(
     let mut confirm = Some(confirm);
     let mut deregisters = options.deregister;
     let mut connections = session.connect();
-    if deregisters {
-        for hint in hints::unreadable_dashboards(session.stack()) {
-            session.listener().on(Event::Warning(&hint));
-        }
-    }
     loop {
         let depth = if options.deregister { Depth::Servers } else { Depth::EngineOnly };
         let seen = session.observe(&mut connections, depth).await?;
@@ -53,11 +48,8 @@ pub(crate) async fn down(
             confirm(&volumes).await?;
         }
         // Only after every deletion was confirmed.
-        if deregisters {
-            match deregister(session, &mut connections, &mut executed).await {
-                Ok(()) => deregisters = false,
-                Err(error) => retries.after(error).await?,
-            }
+        if std::mem::take(&mut deregisters) {
+            deregister(session, &mut connections, &mut executed).await?;
             continue;
         }
         if plan.is_idle() {
@@ -79,11 +71,20 @@ pub(crate) async fn down(
 
 /// Removes this instance's objects from an external Grafana.
 async fn deregister(session: &Session, connections: &mut Connections, executed: &mut Vec<ExecutedStep>) -> Result<()> {
-    let plan = plan_deregister(session, connections).await?;
-    if let Some((resource, blocker)) = plan.blocker() {
-        return Err(Error::Blocked { resource, blocker: blocker.clone() });
+    for hint in hints::unreadable_dashboards(session.stack()) {
+        session.listener().on(Event::Warning(&hint));
     }
-    session.apply(&plan, connections, executed).await?;
+    let mut retries = Retries::new(session.listener());
+    let plan = loop {
+        let plan = plan_deregister(session, connections).await?;
+        if let Some((resource, blocker)) = plan.blocker() {
+            return Err(Error::Blocked { resource, blocker: blocker.clone() });
+        }
+        match session.apply(&plan, connections, executed).await {
+            Ok(()) => break plan,
+            Err(error) => retries.after(error).await?,
+        }
+    };
     // A resource reports kept objects only after the removable ones are gone.
     let rest = if plan.is_idle() { plan.clone() } else { plan_deregister(session, connections).await? };
     hints::kept(&rest).for_each(|kept| session.listener().on(Event::Warning(&kept)));

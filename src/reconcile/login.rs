@@ -7,7 +7,7 @@ use super::Session;
 use super::connection::Connection;
 use crate::error::{Error, Result};
 use crate::grafana::{FormLogin, Grafana};
-use crate::http::{Auth, REQUEST};
+use crate::http::{Auth, PROBE};
 use crate::model::login::{
     Attempt, Credential, DefaultLogin, LoginAttempts, LoginState, NextLogin, SignedInAccount, next_login,
 };
@@ -62,13 +62,13 @@ impl Session {
         self.docker()?.read_files(connection.container()?).await
     }
 
-    /// Signs in and reads Grafana's content. `health` has just answered. A Grafana with anonymous
+    /// Signs in and reads the content of a Grafana that has just answered. A Grafana with anonymous
     /// access answers requests even if the password is wrong. Sets `files` to the files in the volume whenever it
     /// reads them.
     pub(super) async fn observe_signed_in(
         &self,
         connection: &mut Connection,
-        (health, is_anonymous): (Grafana, bool),
+        is_anonymous: bool,
         actual: Option<&OurContainer>,
         files: &mut Option<VolumeFiles>,
         influxdb_runs: bool,
@@ -88,7 +88,7 @@ impl Session {
                 return Ok((ServerResponse::Refusing(rejection), LoginState::default()));
             };
             let client = self.grafana_client(connection, self.auth(&attempt));
-            client.same_version_as(&health);
+            client.assume_version(connection.version);
             let signed_in = if is_anonymous { client.try_to_sign_in().await } else { Ok(()) };
             let response = match signed_in {
                 Ok(()) => client.observe(&self.stack, influxdb_runs).await,
@@ -193,8 +193,11 @@ impl Session {
             return Ok(Some(accepted.secret.clone()));
         }
         let is_stored = seen.container.ours().is_some_and(OurContainer::has_password_file);
+        if is_stored && seen.unreadable.is_some() {
+            return Ok(None);
+        }
         let files = match &seen.content {
-            _ if !is_stored || seen.unreadable.is_some() => None,
+            _ if !is_stored => None,
             Some(content) => Some(content.files.clone()),
             None => Some(self.read_files(connection).await?),
         };
@@ -220,10 +223,12 @@ impl Session {
             });
         };
         let client = self.grafana_client(connection, self.auth(accepted));
-        // Requests depend on the version.
-        if let (ServerResponse::Silent(why) | ServerResponse::Starting(why), _) = client.health(REQUEST).await {
-            let (doing, url) = ("read Grafana's version".into(), connection.http.address().to_string());
-            return Err(Error::Http { doing, url, why, is_late: false });
+        // Requests depend on the version, which is unknown for a Grafana that this plan has created.
+        client.assume_version(connection.version);
+        if connection.version.is_none()
+            && let (ServerResponse::Silent(why) | ServerResponse::Starting(why), _) = client.health(PROBE).await
+        {
+            return Err(Error::Raced { doing: "read Grafana's version".into(), why });
         }
         client.enter(self.stack.organisation.as_deref()).await?;
         let client = Rc::new(client);

@@ -198,7 +198,7 @@ impl Session {
         self.influxdb_secret().filter(|password| !password.reveal().is_empty())
     }
 
-    /// The same; an empty one may have been supplied.
+    /// That password as it is sent, even if it is empty.
     fn influxdb_secret(&self) -> Option<&Secret> {
         self.credentials.influxdb.as_ref().map(|login| &login.password)
     }

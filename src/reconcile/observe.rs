@@ -24,6 +24,7 @@ use crate::model::plan;
 use crate::model::role::{PerRole, Role};
 use crate::model::stack::{EngineLocation, Service};
 use crate::model::upgrade::{NamedImage, Upgrade};
+use crate::model::version::Version;
 use crate::model::volume_content::{VolumeContent, VolumeFiles};
 
 /// Ports that are tried to name a free one.
@@ -283,6 +284,7 @@ impl Session {
         }
         let anonymous = self.grafana_client(connection, Auth::None);
         let ((health, version), is_anonymous) = join(anonymous.health(PROBE), anonymous.may_be_anonymous()).await;
+        connection.version = version.as_deref().and_then(Version::parse);
         if !matches!(health, ServerResponse::Answering(())) {
             return Ok((health.discard(), version, LoginState::default()));
         }
@@ -292,8 +294,7 @@ impl Session {
         // If another server answers in place of the container, the container says nothing about
         // that server's login.
         let actual = container.ours().filter(|_| self.stack.container(Role::Grafana).is_some());
-        let (response, login) =
-            self.observe_signed_in(connection, (anonymous, is_anonymous), actual, files, influxdb_runs).await?;
+        let (response, login) = self.observe_signed_in(connection, is_anonymous, actual, files, influxdb_runs).await?;
         Ok((response, version, login))
     }
 

@@ -72,11 +72,14 @@ impl Session {
                         hint: hints::way_to_influxdb(desired, fault, reaches_loopback),
                     });
                 }
-                NextCheck::SaveAgain if may_save => {
-                    let replaces = desired.made_for();
-                    grafana.save_data_source(&self.stack, self.influxdb_secret(), Some(&replaces)).await?;
+                NextCheck::SaveAgain => {
+                    if may_save {
+                        let replaces = desired.made_for();
+                        grafana.save_data_source(&self.stack, self.influxdb_secret(), Some(&replaces)).await?;
+                    }
+                    checks.saved(Instant::now());
                 }
-                NextCheck::SaveAgain | NextCheck::Repeat => {}
+                NextCheck::Repeat => {}
             }
             pause(&mut backoff).await;
         }

@@ -10,8 +10,8 @@ use crate::model::observed::{ActualAlerts, ActualRule, AlertRulesState, Dashboar
 use crate::model::stack::{DesiredDashboard, MadeFor, Stack};
 
 /// Plans the alert rules.
-pub(super) fn alerts(stack: &Stack, stored: Option<&GrafanaState>, options: UpOptions) -> Option<Item> {
-    let seen = stored.map(|grafana| &grafana.alerts);
+pub(super) fn alerts(stack: &Stack, known: Option<&GrafanaState>, options: UpOptions) -> Option<Item> {
+    let seen = known.map(|grafana| &grafana.alerts);
     let settings = match (&stack.alerts, seen) {
         (Alerts::NotManaged, _) | (Alerts::Off, Some(AlertRulesState::NotRead | AlertRulesState::Unavailable(_))) => {
             return None;
@@ -27,7 +27,7 @@ pub(super) fn alerts(stack: &Stack, stored: Option<&GrafanaState>, options: UpOp
         }
         (Alerts::On(settings), _) => settings,
     };
-    let dashboard = stored.map(|grafana| &grafana.dashboard);
+    let dashboard = known.map(|grafana| &grafana.dashboard);
     let shown = match dashboard {
         Some(DashboardState::Present(actual)) => actual.objective,
         _ => None,

@@ -14,12 +14,12 @@ use crate::model::observed::{
 use crate::model::stack::{DashboardId, MadeFor, Stack};
 
 /// Plans the removal of this instance's objects: only objects with its mark, and no edited dashboard.
-pub(super) fn deregistration(stack: &Stack, stored: &GrafanaState) -> Vec<Item> {
-    match &stored.organisation {
+pub(super) fn deregistration(stack: &Stack, grafana: &GrafanaState) -> Vec<Item> {
+    match &grafana.organisation {
         OrganisationState::Present => {}
         // Nothing was read.
         OrganisationState::Ambiguous(_) | OrganisationState::Unreadable(_) => {
-            return organisation(stack, Some(stored)).into_iter().collect();
+            return organisation(stack, Some(grafana)).into_iter().collect();
         }
         OrganisationState::Missing => {
             let name = stack.organisation.as_deref().unwrap_or_default();
@@ -31,11 +31,11 @@ pub(super) fn deregistration(stack: &Stack, stored: &GrafanaState) -> Vec<Item> 
             return vec![Item::new(Resource::Organisation, blocker.into(), vec![])];
         }
     }
-    let mut items: Vec<Item> = stack.dashboards().map(|id| dashboard(stack, stored, id)).collect();
+    let mut items: Vec<Item> = stack.dashboards().map(|id| dashboard(stack, grafana, id)).collect();
     let is_gone = |item: &Item| matches!(item.finding, Finding::Requested(_) | Finding::Missing);
     let is_kept = !items.iter().all(is_gone);
-    items.push(data_source(stack, stored));
-    match &stored.alerts {
+    items.push(data_source(stack, grafana));
+    match &grafana.alerts {
         AlertRulesState::Seen(seen) => {
             items.extend(unwanted(stack, seen, false, |what, other| kept_conflict(stack, what, other)));
         }
@@ -44,15 +44,15 @@ pub(super) fn deregistration(stack: &Stack, stored: &GrafanaState) -> Vec<Item> 
     }
     // The folder comes last: Grafana refuses to delete one with hidden content, and no other step
     // depends on it.
-    if let Some(title) = stack.folder.clone().filter(|_| stored.folder == FolderState::Present && !is_kept) {
+    if let Some(title) = stack.folder.clone().filter(|_| grafana.folder == FolderState::Present && !is_kept) {
         items.push(removal(Resource::Folder, Step::DeleteFolder { title }));
     }
     items
 }
 
-fn dashboard(stack: &Stack, stored: &GrafanaState, id: DashboardId) -> Item {
+fn dashboard(stack: &Stack, grafana: &GrafanaState, id: DashboardId) -> Item {
     let resource = Resource::Dashboard(id);
-    match stored.dashboard(id) {
+    match grafana.dashboard(id) {
         DashboardState::Present(actual) if actual.provisioned => {
             let (uid, ..) = stack.dashboard_identity(id);
             Item::new(resource, from_file(&format!("dashboard {uid}")), vec![])
@@ -72,9 +72,9 @@ fn dashboard(stack: &Stack, stored: &GrafanaState, id: DashboardId) -> Item {
     }
 }
 
-fn data_source(stack: &Stack, stored: &GrafanaState) -> Item {
+fn data_source(stack: &Stack, grafana: &GrafanaState) -> Item {
     let resource = Resource::DataSource;
-    match &stored.data_source {
+    match &grafana.data_source {
         DataSourceState::Ours { provisioned: true, .. } => {
             Item::new(resource, from_file(&format!("data source {}", stack.data_source.uid)), vec![])
         }
