@@ -10,7 +10,7 @@ use clipper_metrics::model::address::collide;
 use clipper_metrics::model::alerts::{AlertRule, AlertSettings, Alerts};
 use clipper_metrics::model::container_config::{ContainerConfig, PasswordSource};
 use clipper_metrics::model::image::ImageRef;
-use clipper_metrics::model::last_run::image_in_volume;
+use clipper_metrics::model::last_run::image_to_look_up;
 use clipper_metrics::model::login::{
     Attempt, Credential, DefaultLogin, LoginAttempts, LoginState, NextLogin, next_login,
 };
@@ -509,10 +509,9 @@ impl World {
         let copy = self.copy.filter(|_| self.is_pending());
         let copy = copy.map(|(_, is_current)| EARLIER[usize::from(!is_current)].to_string());
         seen.content = files.map(|files| VolumeContent { files, copy });
-        let last = image_in_volume(&seen).filter(|_| seen.content.is_some());
+        let last = image_to_look_up(&seen, &case.image(Role::Grafana, case.version()));
         let versions = [LABEL, LABEL + 1].map(|version| case.named_image(version));
-        let other = |image: &NamedImage| image.name != case.image(Role::Grafana, case.version());
-        seen.last_image = versions.into_iter().filter(other).find(|image| Some(&image.name) == last.as_ref());
+        seen.last_image = versions.into_iter().find(|image| Some(&image.name) == last.as_ref());
         seen
     }
 

@@ -27,23 +27,12 @@ impl Grafana {
     pub(crate) async fn save_alert_rules(&self, stack: &Stack, new: &AlertRules) -> Result<()> {
         let created = || new.rules.iter().filter(|one| one.replaces == ActualRule::Missing);
         if created().next().is_some() {
-            let folder = self.alert_folder(stack).await?;
+            let folder = self.folder_or_new(&stack.instance, &folder_title(&stack.instance)).await?;
             for one in created() {
-                self.create_rule(stack, new, one, &folder).await?;
+                self.create_rule(stack, new, one, &folder.uid).await?;
             }
         }
         self.replace_rules(stack, new).await
-    }
-
-    /// The uid of the folder for the rules, which is created if it does not exist.
-    async fn alert_folder(&self, stack: &Stack) -> Result<String> {
-        let title = folder_title(&stack.instance);
-        if let Some(folder) = self.folder(&title).await? {
-            return Ok(folder.uid);
-        }
-        self.create_folder(&stack.instance, &title).await?;
-        let folder = self.folder(&title).await?.ok_or_else(|| self.odd("create the folder"))?;
-        Ok(folder.uid)
     }
 
     async fn create_rule(&self, stack: &Stack, new: &AlertRules, one: &NewRule, folder: &str) -> Result<()> {

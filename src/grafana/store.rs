@@ -274,27 +274,34 @@ impl Grafana {
             .any(|hit| hit.kind == SearchHit::DASHBOARD && hit.folder_uid.is_empty() && self::slug(&hit.title) == slug))
     }
 
-    /// Creates a folder under a uid of its own: the instance's name is the dashboard's uid. A folder that another process
-    /// has created since is used: Grafana 11.3 and later would create a second one with the same title.
+    /// Creates a folder with this title, if there is none.
     ///
     /// # Errors
     /// An error from the server.
     pub(crate) async fn create_folder(&self, instance: &str, title: &str) -> Result<()> {
+        self.folder_or_new(instance, title).await.map(drop)
+    }
+
+    /// The folder with this title; a new one gets a uid of its own, because the instance's name is the dashboard's uid. A
+    /// folder that another process has created since is used: Grafana 11.3 and later would create a second one with the
+    /// same title.
+    pub(super) async fn folder_or_new(&self, instance: &str, title: &str) -> Result<GrafanaFolder> {
         let doing = "create the folder";
-        if self.folder(title).await?.is_some() {
-            return Ok(());
+        if let Some(folder) = self.folder(title).await? {
+            return Ok(folder);
         }
         let body = Body::json(&json!({"title": title, "uid": folder_uid(instance, title)}));
-        let answer = self.send(doing, "POST", "/api/folders", body).await?;
-        match answer.status {
+        let mut answer = self.send(doing, "POST", "/api/folders", body).await?;
+        if matches!(answer.status, 409 | 412) {
             // Another process created it at the same time, or a user renamed the earlier one.
-            409 | 412 if self.folder(title).await?.is_some() => Ok(()),
-            409 | 412 => {
-                let answer = self.send(doing, "POST", "/api/folders", Body::json(&json!({"title": title}))).await?;
-                self.expect_success(doing, &answer)
+            if let Some(folder) = self.folder(title).await? {
+                return Ok(folder);
             }
-            _ => self.expect_success(doing, &answer),
+            answer = self.send(doing, "POST", "/api/folders", Body::json(&json!({"title": title}))).await?;
         }
+        self.expect_success(doing, &answer)?;
+        let folder: GrafanaFolder = answer.json();
+        if folder.uid.is_empty() { Err(self.odd(doing)) } else { Ok(folder) }
     }
 
     /// Deletes a dashboard that is still as observed. Grafana compares no version, so it is read again.

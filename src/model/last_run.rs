@@ -48,7 +48,7 @@ impl LastRun {
     #[must_use]
     pub(crate) fn of(seen: &ObservedServer, upgrade: Option<&Upgrade>) -> Self {
         let label = seen.label();
-        let files = files(seen).unwrap_or_default();
+        let files = files(seen);
         let content = seen.content.as_ref().map(|content| &content.files);
         let ran = files.ran.as_ref();
         let made = seen.container.ours().filter(|actual| actual.run != RunState::Created).and_then(|actual| {
@@ -91,27 +91,31 @@ impl LastRun {
     }
 }
 
-/// The last image that may have run on the volume, according to its files or its label.
+/// The last image whose id is looked up on the engine: one that the volume names and that is not desired.
 #[must_use]
-pub fn image_in_volume(seen: &ObservedServer) -> Option<ImageRef> {
-    let files = files(seen).unwrap_or_default();
+pub fn image_to_look_up(seen: &ObservedServer, desired: &ImageRef) -> Option<ImageRef> {
+    image_in_volume(seen).filter(|name| seen.content.is_some() && name != desired)
+}
+
+/// The last image that may have run on the volume, according to its files or its label.
+fn image_in_volume(seen: &ObservedServer) -> Option<ImageRef> {
+    let files = files(seen);
     let label = match &seen.volume {
         VolumeState::Ours { image, .. } => image.as_deref(),
         VolumeState::Absent | VolumeState::Foreign => None,
     };
-    let image = |one: &'_ Option<RanVersion>| one.as_ref().and_then(|one| one.image.clone());
-    let last = image(&files.intended).or_else(|| image(&files.ran));
-    ImageRef::parse(last.as_deref().or(label)?).ok()
+    let last = [&files.intended, &files.ran].into_iter().flatten().find_map(|one| one.image.as_deref());
+    ImageRef::parse(last.or(label)?).ok()
 }
 
-/// The files in Grafana's volume. The announcement of a start that did not happen does not count.
-fn files(seen: &ObservedServer) -> Option<VolumeFiles> {
-    let mut files = seen.content.as_ref()?.files.clone();
+/// The files in Grafana's volume, if they were read. The announcement of a start that did not happen does not count.
+fn files(seen: &ObservedServer) -> VolumeFiles {
+    let mut files = seen.content.as_ref().map(|content| content.files.clone()).unwrap_or_default();
     let waiting = seen.container.ours().filter(|actual| actual.run == RunState::Created);
     if waiting.is_some_and(|actual| files.is_intended_for(&actual.id)) {
         files.intended = None;
     }
-    Some(files)
+    files
 }
 
 /// The newest version in the files. A recorded version is newer than the label.

@@ -256,6 +256,11 @@ impl Session {
             let url = connection.http.address().to_string();
             return Err(Error::Refused { role: Role::Grafana, url, message: "the login was already rejected".into() });
         }
+        self.send_login(connection, attempt).await
+    }
+
+    /// Sends a login, and records the result.
+    async fn send_login(&self, connection: &mut Connection, attempt: Attempt) -> Result<()> {
         let result = self.grafana_client(connection, self.auth(&attempt)).try_to_sign_in().await;
         match &result {
             Ok(()) => connection.accept(attempt),
@@ -280,24 +285,15 @@ impl Session {
         let accepted = connection.attempts.accepted().filter(|accepted| accepted.credential == login);
         if let Some(accepted) = accepted.filter(|accepted| **accepted != stored).cloned() {
             // The file was replaced since: by an earlier step, or by another process that has changed the password.
-            stored = self.still_accepted(connection, accepted).await?;
+            stored = accepted.clone();
+            self.send_login(connection, accepted).await.map_err(|error| match error {
+                Error::Refused { message, .. } => {
+                    Error::Raced { doing: "store Grafana's password".into(), why: message }
+                }
+                error => error,
+            })?;
         }
         self.docker()?.write_password(connection.container()?, &stored.secret, replaces_pending).await
-    }
-
-    /// Sends an accepted login once more.
-    ///
-    /// # Errors
-    /// [`Error::Raced`] if Grafana rejects it now.
-    async fn still_accepted(&self, connection: &mut Connection, accepted: Attempt) -> Result<Attempt> {
-        match self.grafana_client(connection, self.auth(&accepted)).try_to_sign_in().await {
-            Ok(()) => Ok(accepted),
-            Err(Error::Refused { message, .. }) => {
-                connection.reject(accepted);
-                Err(Error::Raced { doing: "store Grafana's password".into(), why: message })
-            }
-            Err(error) => Err(error),
-        }
     }
 
     pub(super) async fn write_pending_password(&self, connection: &Connection, password: Credential) -> Result<()> {

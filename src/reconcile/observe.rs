@@ -14,7 +14,7 @@ use crate::error::{Error, Refusal, Result};
 use crate::grafana::{Choice, Grafana};
 use crate::http::{Auth, Http, PROBE};
 use crate::influxdb::Influxdb;
-use crate::model::last_run::image_in_volume;
+use crate::model::last_run::image_to_look_up;
 use crate::model::login::LoginState;
 use crate::model::observed::{
     self, ContainerState, Network, Observed, ObservedServer, OurContainer, PortHolder, RunState, ServerContent,
@@ -221,11 +221,10 @@ impl Session {
         Ok(VolumeContent { files, copy })
     }
 
-    /// The image that ran last according to the volume's content, if it is not the specified one.
+    /// The last image, with its id if it is on the engine.
     async fn last_image(&self, seen: &ObservedServer) -> Result<Option<NamedImage>> {
         let Some(spec) = self.stack.container(Role::Grafana) else { return Ok(None) };
-        let named = image_in_volume(seen).filter(|name| seen.content.is_some() && *name != spec.config.image);
-        let Some(name) = named else { return Ok(None) };
+        let Some(name) = image_to_look_up(seen, &spec.config.image) else { return Ok(None) };
         let id = self.docker()?.image_called(&name.to_string()).await?.map(|image| image.id);
         Ok(Some(NamedImage { name, id }))
     }
