@@ -61,6 +61,19 @@ fn errors_with_their_hints_are_the_recorded_ones() {
 }
 
 #[test]
+fn the_status_of_every_resource_is_the_recorded_one() {
+    let it = TestContext::new();
+    let own = &it.write("own.json", json!({"title": "Mine", "uid": "mine", "panels": []}).to_string());
+    let mut record = it.record();
+    for format in ["human", "env", "json"] {
+        let words = ["status", "--influxdb-url=http://127.0.0.1:1", "--grafana-url=http://127.0.0.1:2"];
+        let settings = ["--grafana-org=Org", "--alerts", "--dashboard", own, "--output", format];
+        record.run("two servers that do not answer", Run::without_engine([&words[..], &settings].concat()));
+    }
+    record.golden("status.txt");
+}
+
+#[test]
 fn help_names_every_command_and_every_option_has_a_text() {
     let help = run(&["--help"]).expect(0);
     for command in ["up", "down", "status", "logs", "demo", "completions"] {

@@ -138,6 +138,10 @@ impl Difference {
             .filter(|difference| difference.actual != difference.desired)
             .collect()
     }
+
+    pub(crate) fn list(differences: &[Self]) -> String {
+        differences.iter().map(Self::to_string).collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl fmt::Display for Difference {

@@ -72,19 +72,9 @@ pub(crate) struct Status {
     /// The first reason why `up` cannot proceed.
     #[serde(skip)]
     pub(crate) blocker: Option<Blocker>,
-    /// Commands to suggest.
+    /// Makes suggested commands reach the same instance.
     #[serde(skip)]
-    pub(crate) commands: Commands,
-}
-
-/// Complete commands to suggest; as typed, they reach the same instance.
-#[derive(Debug, Clone)]
-pub(crate) struct Commands {
-    pub(crate) up: String,
-    pub(crate) down: String,
-    pub(crate) status: String,
-    /// `up` with an option for the password set in Grafana.
-    pub(crate) give_password: String,
+    pub(crate) invocation: Invocation,
 }
 
 /// The engine that answered.
@@ -203,6 +193,27 @@ pub(crate) struct AlertsStatus {
     pub(crate) differences: Vec<Difference>,
 }
 
+/// A resource as text shows it.
+pub(crate) struct ResourceRow<'a> {
+    pub(crate) resource: Resource,
+    pub(crate) name: &'a str,
+    pub(crate) state: ObjectState,
+    pub(crate) differences: &'a [Difference],
+    pub(crate) note: Note<'a>,
+    /// The variable of `--output env` that identifies it.
+    pub(crate) variable: Option<(&'static str, &'a str)>,
+}
+
+/// A note at the end of a row.
+pub(crate) enum Note<'a> {
+    None,
+    Fact(String),
+    Success(&'static str),
+    Failure(String),
+    /// Title and address.
+    Dashboard(&'a str, &'a str),
+}
+
 /// The account that signs in to Grafana.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Account"))]
@@ -288,7 +299,7 @@ impl Status {
             lookalikes: hints::lookalikes(seen).collect(),
             exposures: Vec::new(),
             blocker: plan.blocker().map(|(_, blocker)| blocker.clone()),
-            commands: Commands::new(&invocation(stack, plan)),
+            invocation: invocation(stack, plan),
             servers,
         }
     }
@@ -305,23 +316,43 @@ impl Status {
         Self { steps: Some(steps.collect()), confirmations: Some(questions), ..self }
     }
 
-    /// Titles and addresses of the dashboards that users edited.
-    pub(crate) fn edited_dashboards(&self) -> Vec<(&str, &str)> {
-        let bundled = (self.dashboard.state, self.dashboard.title.as_str(), self.dashboard.url.as_str());
-        let own = self.user_dashboards.iter().map(|own| (own.state, own.title.as_str(), own.url.as_str()));
-        let all = std::iter::once(bundled).chain(own);
-        all.filter(|(state, ..)| *state == ObjectState::Edited).map(|(_, title, url)| (title, url)).collect()
-    }
-}
-
-impl Commands {
-    fn new(invocation: &Invocation) -> Self {
-        Self {
-            up: invocation.command("up"),
-            down: invocation.command("down"),
-            status: invocation.command("status"),
-            give_password: invocation.command("up --grafana-password-file FILE"),
+    /// The resources inside the servers, in the order of the table.
+    pub(crate) fn resources(&self) -> Vec<ResourceRow<'_>> {
+        macro_rules! row {
+            ($resource:expr, $object:ident.$name:ident, $note:expr, $variable:expr) => {{
+                let (name, state, differences) = (&$object.$name, $object.state, &$object.differences);
+                ResourceRow { resource: $resource, name, state, differences, note: $note, variable: $variable }
+            }};
         }
+        let Self { database, data_source, dashboard, .. } = self;
+        let retention = database.retention.map_or(Note::None, |retention| Note::Fact(format!("retention {retention}")));
+        let query = match (data_source.query, &data_source.query_error) {
+            (None, _) => Note::None,
+            (Some(QueryState::Ok), _) => Note::Success("queries reach the database"),
+            (Some(QueryState::Failing), why) => {
+                Note::Failure(format!("queries fail: {}", why.as_deref().unwrap_or_default()))
+            }
+        };
+        let link = Note::Dashboard(&dashboard.title, &dashboard.url);
+        let mut rows = vec![row!(Resource::Database, database.name, retention, Some(("DATABASE", &database.name)))];
+        rows.extend(self.organisation.iter().map(|named| row!(Resource::Organisation, named.name, Note::None, None)));
+        rows.push(row!(Resource::DataSource, data_source.uid, query, Some(("DATA_SOURCE_UID", &data_source.uid))));
+        let variable = Some(("DASHBOARD_URL", dashboard.url.as_str()));
+        rows.push(row!(Resource::Dashboard(DashboardId::Bundled), dashboard.uid, link, variable));
+        rows.extend(self.user_dashboards.iter().enumerate().map(|(index, own)| {
+            let link = Note::Dashboard(&own.title, &own.url);
+            row!(Resource::Dashboard(DashboardId::User(index)), own.uid, link, None)
+        }));
+        rows.extend(self.alerts.iter().map(|alerts| row!(Resource::Alerts, alerts.conditions, Note::None, None)));
+        rows
+    }
+
+    /// Titles and addresses of the dashboards that users edited.
+    pub(crate) fn edited_dashboards(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.resources().into_iter().filter_map(|row| match (row.state, row.note) {
+            (ObjectState::Edited, Note::Dashboard(title, url)) => Some((title, url)),
+            _ => None,
+        })
     }
 }
 

@@ -56,16 +56,13 @@ fn assignments(status: &Status) -> String {
             (format!("{name}_VERSION"), server.version.clone().unwrap_or_default()),
         ]);
     }
-    pairs.extend([
-        ("GRAFANA_USER".into(), status.account.user.clone()),
-        ("DATABASE".into(), status.database.name.clone()),
-        ("DATABASE_STATE".into(), status.database.state.name().into()),
-        ("DATA_SOURCE_UID".into(), status.data_source.uid.clone()),
-        ("DATA_SOURCE_STATE".into(), status.data_source.state.name().into()),
-        ("DASHBOARD_URL".into(), status.dashboard.url.clone()),
-        ("DASHBOARD_STATE".into(), status.dashboard.state.name().into()),
-        ("CLIPPER_REPORTING".into(), status.reports.reporting.map(truth).unwrap_or_default()),
-    ]);
+    pairs.push(("GRAFANA_USER".into(), status.account.user.clone()));
+    for row in status.resources() {
+        let Some((variable, value)) = row.variable else { continue };
+        let kind = row.resource.to_string().to_uppercase().replace(' ', "_");
+        pairs.extend([(variable.into(), value.into()), (format!("{kind}_STATE"), row.state.name().into())]);
+    }
+    pairs.push(("CLIPPER_REPORTING".into(), status.reports.reporting.map(truth).unwrap_or_default()));
     let mut text: String =
         pairs.iter().map(|(name, value)| format!("CLIPPER_STATUS_{name}={}\n", shell_word(value))).collect();
     if let Some(password) = &status.account.password {

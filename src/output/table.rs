@@ -3,10 +3,11 @@
 use super::layout::Layout;
 use super::palette::{Palette, RenderOptions};
 use crate::model::container_config::Difference;
-use crate::model::plan::Blocker;
+use crate::model::plan::{Blocker, Resource};
 use crate::model::reports::{ModelReport, Reports, span, written_name};
 use crate::model::server_status::{Mode, ServerState, ServerStatus};
-use crate::model::status::{AlertsStatus, ObjectState, OrganisationStatus, QueryState, Status};
+use crate::model::stack::DashboardId;
+use crate::model::status::{Note, ResourceRow, Status};
 use crate::model::text::{count, printable, printable_line};
 
 /// The largest number of models for which `status` lists each.
@@ -29,8 +30,8 @@ pub(super) fn status(status: &Status, options: RenderOptions) -> String {
             layout.row("", &[printable_line(&difference.to_string())]);
         }
     }
-    for object in objects(status, palette) {
-        layout.row(object.label, &object.parts(palette));
+    for row in status.resources() {
+        resource(&mut layout, &row, palette);
     }
     if let Some(password) = &status.account.password {
         let account = format!("{} / {}", printable_line(&status.account.user), printable(password.reveal()));
@@ -53,57 +54,20 @@ pub(super) fn status(status: &Status, options: RenderOptions) -> String {
     layout.done()
 }
 
-/// A row of the table: an object inside a server.
-struct ObjectRow<'a> {
-    label: &'static str,
-    name: &'a str,
-    state: ObjectState,
-    differences: &'a [Difference],
-    note: String,
-}
-
-/// The objects inside the servers, in the order of the table.
-fn objects(status: &Status, palette: Palette) -> Vec<ObjectRow<'_>> {
-    let Status { database, data_source, dashboard, .. } = status;
-    let query = match (data_source.query, &data_source.query_error) {
-        (Some(QueryState::Ok), _) => palette.faint("queries reach the database"),
-        (Some(QueryState::Failing), why) => {
-            palette.bad(&format!("queries fail: {}", printable_line(why.as_deref().unwrap_or_default())))
-        }
-        (None, _) => String::new(),
+fn resource(layout: &mut Layout, row: &ResourceRow<'_>, palette: Palette) {
+    let label = match row.resource {
+        Resource::Dashboard(DashboardId::User(_)) => String::new(),
+        resource => resource.to_string(),
     };
-    let retention = database.retention.map(|retention| format!("retention {retention}")).unwrap_or_default();
-    let mut rows = vec![row("database", &database.name, database.state, &database.differences, retention)];
-    rows.extend(status.organisation.as_ref().map(|OrganisationStatus { name, state, differences }| {
-        row("organisation", name, *state, differences, String::new())
-    }));
-    rows.push(row("data source", &data_source.uid, data_source.state, &data_source.differences, query));
-    let url = palette.faint(&dashboard.url);
-    rows.push(row("dashboard", &dashboard.uid, dashboard.state, &dashboard.differences, url));
-    let user_dashboards = status.user_dashboards.iter();
-    rows.extend(user_dashboards.map(|own| row("", &own.uid, own.state, &own.differences, palette.faint(&own.url))));
-    rows.extend(status.alerts.as_ref().map(|AlertsStatus { conditions, state, differences }| {
-        row("alerts", conditions, *state, differences, String::new())
-    }));
-    rows
-}
-
-const fn row<'a>(
-    label: &'static str,
-    name: &'a str,
-    state: ObjectState,
-    differences: &'a [Difference],
-    note: String,
-) -> ObjectRow<'a> {
-    ObjectRow { label, name, state, differences, note }
-}
-
-impl ObjectRow<'_> {
-    fn parts(&self, palette: Palette) -> [String; 3] {
-        let differences: Vec<String> = self.differences.iter().map(Difference::to_string).collect();
-        let name = format!("{}{}", palette.object_state(self.state), printable_line(self.name));
-        [name, printable_line(&differences.join(", ")), self.note.clone()]
-    }
+    let name = format!("{}{}", palette.object_state(row.state), printable_line(row.name));
+    let differences = printable_line(&Difference::list(row.differences));
+    let note = match &row.note {
+        Note::None => String::new(),
+        Note::Fact(text) => text.clone(),
+        Note::Success(text) | Note::Dashboard(_, text) => palette.faint(text),
+        Note::Failure(why) => palette.bad(&printable_line(why)),
+    };
+    layout.row(&label, &[name, differences, note]);
 }
 
 /// The differences that no row shows: the row of a server already contains its own finding.
@@ -123,7 +87,10 @@ fn findings(layout: &mut Layout, status: &Status) {
 /// The status of an instance without containers.
 fn absent(layout: &mut Layout, status: &Status, palette: Palette) {
     match &status.blocker {
-        None => layout.line(&format!("{} is not running: start it with `{}`", status.instance, status.commands.up)),
+        None => {
+            let up = status.invocation.command("up");
+            layout.line(&format!("{} is not running: start it with `{up}`", status.instance));
+        }
         Some(Blocker { why, hint, .. }) => {
             layout.line(&format!("{} is not running and cannot start: {}", status.instance, printable_line(why)));
             layout.line(&format!("{} {}", palette.strong("hint:"), printable_line(hint)));

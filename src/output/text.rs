@@ -140,7 +140,7 @@ fn notes(status: &Status) -> Vec<String> {
     if status.account.is_known && status.account.is_default && !executed.is_empty() {
         notes.push(format!(
             "at the first sign-in, Grafana asks for a new password: skip this, or set one and supply it with `{}`",
-            status.commands.give_password
+            status.invocation.command("up --grafana-password-file FILE")
         ));
     }
     if executed.iter().any(|done| matches!(done.step, Step::SaveAlertRules(_))) {
@@ -152,8 +152,8 @@ fn notes(status: &Status) -> Vec<String> {
     if status.alerts.as_ref().is_some_and(|alerts| alerts.state == ObjectState::Edited) {
         notes.push("alert rules were edited and are kept".into());
     }
-    let replace = format!("`{} --overwrite-dashboard` replaces it", status.commands.up);
-    notes.extend(status.edited_dashboards().into_iter().map(|(title, _)| {
+    let replace = format!("`{} --overwrite-dashboard` replaces it", status.invocation.command("up"));
+    notes.extend(status.edited_dashboards().map(|(title, _)| {
         format!("the dashboard {} was edited and is kept; {replace}", printable_line(&format!("{title:?}")))
     }));
     let remarks = status.user_dashboards.iter().flat_map(UserDashboardStatus::remarks);
@@ -168,7 +168,9 @@ fn account(status: &Status) -> String {
         _ if !account.is_known => format!("sign in as {user}"),
         Some(password) => format!("sign in as {user} / {}", printable(password.reveal())),
         None if account.is_default => format!("sign in as {user} / admin"),
-        None => format!("sign in as {user}; `{} --show-secrets` shows the password", status.commands.status),
+        None => {
+            format!("sign in as {user}; `{} --show-secrets` shows the password", status.invocation.command("status"))
+        }
     }
 }
 
@@ -203,8 +205,8 @@ fn down(status: &Status, options: RenderOptions) -> String {
         layout.line(&format!(
             "The data is kept in the volumes {}. `{up}` uses them again; `{down} --volumes` deletes them.",
             kept.join(" and "),
-            up = status.commands.up,
-            down = status.commands.down,
+            up = status.invocation.command("up"),
+            down = status.invocation.command("down"),
         ));
     }
     layout.done()

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::grafana::Grafana;
 use crate::grafana::panels::Opened;
 use crate::influxdb::probe::probe_question;
+use crate::model::container_config::Difference;
 use crate::model::diagnosis::{
     Check, CheckOutcome, CheckState, PanelAnswer, PanelContent, SourceFault, VariableAnswer, VariableContent,
 };
@@ -298,21 +299,17 @@ fn unanswerable(status: &Status) -> Option<&'static str> {
 
 fn data_source(status: &Status, stack: &Stack) -> CheckOutcome {
     let name = &stack.data_source.name;
-    let up = || format!("`{}` corrects it", stack.command("up"));
     match status.data_source.state {
         ObjectState::InSync | ObjectState::Edited => CheckOutcome::Passed(format!("{name:?} is correct")),
         ObjectState::Missing => CheckOutcome::failed(
             format!("Grafana has no data source {name:?}"),
             format!("`{}` creates it", stack.command("up")),
         ),
-        ObjectState::Differs => {
-            let differences: Vec<String> = status.data_source.differences.iter().map(ToString::to_string).collect();
-            CheckOutcome::failed(format!("Grafana's data source {name:?} differs: {}", differences.join(", ")), up())
-        }
-        ObjectState::Foreign | ObjectState::Unknown => match &status.blocker {
-            Some(Blocker { why, hint, .. }) => CheckOutcome::failed(why.clone(), hint.clone()),
-            None => CheckOutcome::Skipped("it could not be read".into()),
-        },
+        ObjectState::Differs => CheckOutcome::failed(
+            format!("Grafana's data source {name:?} differs: {}", Difference::list(&status.data_source.differences)),
+            format!("`{}` corrects it", stack.command("up")),
+        ),
+        ObjectState::Foreign | ObjectState::Unknown => unread(status),
     }
 }
 
@@ -333,10 +330,14 @@ fn dashboard(status: &Status, stack: &Stack, id: DashboardId) -> CheckOutcome {
             format!("Grafana has no dashboard {title:?}"),
             format!("`{}` imports it", stack.command("up")),
         ),
-        ObjectState::Foreign | ObjectState::Unknown => match &status.blocker {
-            Some(Blocker { why, hint, .. }) => CheckOutcome::failed(why.clone(), hint.clone()),
-            None => CheckOutcome::Skipped("it could not be read".into()),
-        },
+        ObjectState::Foreign | ObjectState::Unknown => unread(status),
+    }
+}
+
+fn unread(status: &Status) -> CheckOutcome {
+    match &status.blocker {
+        Some(Blocker { why, hint, .. }) => CheckOutcome::failed(why.clone(), hint.clone()),
+        None => CheckOutcome::Skipped("it could not be read".into()),
     }
 }
 

@@ -290,11 +290,10 @@ fn data_source(stack: &Stack, known: Option<&GrafanaState>, options: UpOptions) 
             if differences.is_empty() {
                 Finding::InSync
             } else if *is_provisioned {
-                let list: Vec<String> = differences.iter().map(Difference::to_string).collect();
                 let why = format!(
                     "Grafana's data source {} is provisioned from a file and differs: {}",
                     stack.data_source.uid,
-                    list.join(", ")
+                    Difference::list(&differences)
                 );
                 provisioned(stack, why).into()
             } else if let (Some(other), false) = (other, moves(stack, options)) {

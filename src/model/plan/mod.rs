@@ -211,13 +211,7 @@ impl fmt::Display for Finding {
             Self::Edited => f.write_str("edited"),
             Self::Kept(kept) => f.write_str(&kept.why),
             Self::Missing => f.write_str("missing"),
-            Self::Differs(differences) => {
-                for (index, difference) in differences.iter().enumerate() {
-                    let separator = if index == 0 { "" } else { ", " };
-                    write!(f, "{separator}{difference}")?;
-                }
-                Ok(())
-            }
+            Self::Differs(differences) => f.write_str(&Difference::list(differences)),
             Self::Stopped(state) => f.write_str(state),
             Self::Silent(why) => write!(f, "not answering: {why}"),
             Self::Contradicts(why) => write!(f, "fails although its settings are correct: {why}"),
