@@ -6,6 +6,7 @@ use clipper_metrics::model::address::ServerUrl;
 use clipper_metrics::model::alerts::{AlertRule, Alerts};
 use clipper_metrics::model::image::ImageRef;
 use clipper_metrics::model::login::{Credential, DefaultLogin, LoginState, SignedInAccount};
+use clipper_metrics::model::lost_settings::{Loss, Lost, UnknownSetting};
 use clipper_metrics::model::observed::{
     ActualAlerts, ActualDashboard, ActualRule, AlertRulesState, ContainerState, DashboardState, DataSourceState,
     GrafanaState, Image, ManagedServer, Network, Observed, OrganisationState, OurContainer, PortHolder, Query,
@@ -14,8 +15,8 @@ use clipper_metrics::model::observed::{
 use clipper_metrics::model::plan::{self, BlockReason, ContainerUse, Finding, Phase, Plan, Resource, Step, UpOptions};
 use clipper_metrics::model::role::Role;
 use clipper_metrics::model::stack::{
-    DashboardId, DesiredDashboard, DesiredDataSource, EngineLocation, Loss, Lost, MadeFor, Pull, Remembered, Service,
-    Settings, Stack, UnknownSetting,
+    DashboardId, DesiredDashboard, DesiredDataSource, EngineLocation, MadeFor, Pull, Remembered, Service, Settings,
+    Stack,
 };
 use clipper_metrics::model::version::Version;
 use clipper_metrics::model::volume_content::{RanVersion, VolumeContent, VolumeFiles};

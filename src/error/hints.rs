@@ -175,34 +175,14 @@ impl PullFailure {
             Self::RateLimited => {
                 "the registry's limit lasts hours: sign in with `docker login`, or use a mirror with --registry".into()
             }
-            Self::Unreachable => {
-                let check = image.registry().map_or_else(
-                    || "check the network and the engine's proxy, or use a mirror with --registry".to_string(),
-                    |registry| {
-                        format!(
-                            "check that a registry runs at {registry} and that the engine's host can reach it \
-                             (network, proxy), or choose another with --registry"
-                        )
-                    },
-                );
-                let load = invocation.docker("load");
-                format!("{check}; without internet: load the images with `{load}`, then use --pull never")
-            }
+            Self::Unreachable => format!(
+                "{}; without internet: load the images with `{}`, then use --pull never",
+                unreachable_registry(image.registry()),
+                invocation.docker("load")
+            ),
             Self::Silent | Self::Cut => "run the same command again: complete layers are kept".into(),
             Self::Disk => full_disk(invocation),
-            Self::Certificate => image.registry().map_or_else(
-                || {
-                    "a proxy may replace the registry's certificate: add the proxy's CA certificate to the system \
-                     certificates of the engine's host and restart the engine"
-                        .to_string()
-                },
-                |registry| {
-                    format!(
-                        "copy the CA certificate of {registry} to /etc/docker/certs.d/{registry}/ca.crt on the \
-                         engine's host, then run the same command again"
-                    )
-                },
-            ),
+            Self::Certificate => unknown_authority(image.registry()),
             Self::Clock => {
                 "check the clock of the engine's host (`timedatectl`); if it is right, the registry's certificate must \
                  be renewed"
@@ -227,6 +207,29 @@ impl PullFailure {
                 format!("run the same command again, or try `{pull}` by hand")
             }
         }
+    }
+}
+
+fn unreachable_registry(registry: Option<&str>) -> String {
+    match registry {
+        None => "check the network and the engine's proxy, or use a mirror with --registry".into(),
+        Some(registry) => format!(
+            "check that a registry runs at {registry} and that the engine's host can reach it (network, proxy), or \
+             choose another with --registry"
+        ),
+    }
+}
+
+/// The advice for a certificate that the engine does not trust.
+fn unknown_authority(registry: Option<&str>) -> String {
+    match registry {
+        None => "a proxy may replace the registry's certificate: add the proxy's CA certificate to the system \
+                 certificates of the engine's host and restart the engine"
+            .into(),
+        Some(registry) => format!(
+            "copy the CA certificate of {registry} to /etc/docker/certs.d/{registry}/ca.crt on the engine's host, then \
+             run the same command again"
+        ),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::role::Role;
-use super::stack::{ClipperTarget, Stack};
+use super::stack::Stack;
 
 /// What Clipper's file must contain for its reports to arrive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +75,20 @@ pub(crate) fn beyond_clipper(stack: &Stack) -> Option<String> {
         "InfluxDB at {url} needs {what}, but Clipper sends its reports over plain HTTP to a host and port, without \
          credentials: put a proxy that Clipper can reach in front of it, or use an InfluxDB without that requirement"
     ))
+}
+
+/// The address in Clipper's own file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClipperTarget {
+    /// Host name or address, as written.
+    pub host: String,
+    /// The addresses that the host resolves to here; empty if it does not resolve.
+    pub addresses: Vec<IpAddr>,
+    /// Those addresses that the engine's host has.
+    pub on_engine: Vec<IpAddr>,
+    pub port: u16,
+    /// The database, after Clipper's rule for white space.
+    pub database: String,
 }
 
 impl ClipperTarget {

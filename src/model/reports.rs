@@ -271,7 +271,7 @@ pub(crate) fn span(millis: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::stack::ClipperTarget;
+    use crate::model::clipper_file::ClipperTarget;
     use crate::samples;
 
     const NOW: i64 = 1_000_000_000;

@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::address::{ServerUrl, bracketed, reachable};
 use super::alerts::Alerts;
+use super::clipper_file::ClipperTarget;
 use super::container_config::ContainerConfig;
 use super::image::ImageRef;
 use super::invocation::Invocation;
+use super::lost_settings::Lost;
 use super::retention::Retention;
 use super::role::{PerRole, Role};
 use super::upgrade::{Upgrade, UpgradeState};
@@ -373,64 +375,6 @@ pub struct RestoreRecord {
     pub restore: UnfinishedRestore,
     /// The unfinished restore that it takes over.
     pub replaced: Option<UnfinishedRestore>,
-}
-
-/// Remembered settings that cannot be used although the instance exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lost {
-    pub cause: Loss,
-    /// The settings whose values are in neither this run nor a container.
-    pub unknown: Vec<UnknownSetting>,
-}
-
-/// How remembered settings were lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loss {
-    /// No copy exists.
-    Gone,
-    /// The copy cannot be read.
-    Unreadable,
-    /// Some of its values cannot be used.
-    Values,
-}
-
-impl fmt::Display for Loss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Gone => "lost",
-            Self::Unreadable => "unreadable",
-            Self::Values => "invalid",
-        })
-    }
-}
-
-/// A setting whose remembered value is unknown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownSetting {
-    /// The option's name, without dashes.
-    pub option: &'static str,
-    /// The placeholder for its value in help.
-    pub value_name: &'static str,
-    /// Whether it is the URL of an external server.
-    pub is_server: bool,
-    /// Whether it is true or false, so that its value needs `=` and cannot be empty.
-    pub is_flag: bool,
-    /// The stored value, if it is invalid.
-    pub stored: Option<String>,
-}
-
-/// The address in Clipper's own file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClipperTarget {
-    /// Host name or address, as written.
-    pub host: String,
-    /// The addresses that the host resolves to here; empty if it does not resolve.
-    pub addresses: Vec<IpAddr>,
-    /// Those addresses that the engine's host has.
-    pub on_engine: Vec<IpAddr>,
-    pub port: u16,
-    /// The database, after Clipper's rule for white space.
-    pub database: String,
 }
 
 /// The data source, reduced to the fields that clipper-metrics sets.

@@ -7,9 +7,10 @@ use super::keys::{Key, Setting, TABLE, settings_of};
 use super::{EngineFacts, Inputs, Memory, values};
 use crate::clipper::file::ValueKind;
 use crate::error::Result;
+use crate::model::lost_settings::{Loss, Lost, UnknownSetting};
 use crate::model::observed::StoredSettings;
 use crate::model::role::Role;
-use crate::model::stack::{Loss, Lost, Remembered, Settings, UnknownSetting};
+use crate::model::stack::{Remembered, Settings};
 
 /// The source of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

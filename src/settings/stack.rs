@@ -10,11 +10,12 @@ use super::{EngineFacts, Inputs, invocation, values};
 use crate::clipper::file::ClipperFile;
 use crate::error::{Error, Result};
 use crate::model::address::collide;
+use crate::model::clipper_file::ClipperTarget;
 use crate::model::credentials::{Credentials, InfluxdbLogin};
 use crate::model::image::ImageRef;
 use crate::model::role::{PerRole, Role};
 use crate::model::stack::{
-    ClipperTarget, DesiredDashboard, DesiredDataSource, EngineLocation, Login, MadeFor, Secret, Service, Stack,
+    DesiredDashboard, DesiredDataSource, EngineLocation, Login, MadeFor, Secret, Service, Stack,
 };
 
 pub(super) fn build(resolved: Resolved<'_>) -> Result<(Stack, Credentials)> {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{BlockReason, Blocker, Finding, Item, Resource, Step};
 use crate::model::container_config::Difference;
+use crate::model::lost_settings::{Loss, UnknownSetting};
 use crate::model::observed::StoredSettings;
-use crate::model::stack::{Loss, Remembered, Stack, UnknownSetting};
+use crate::model::stack::{Remembered, Stack};
 
 pub(super) fn settings(stack: &Stack, stored: &StoredSettings, keeps_retention: bool) -> Option<Item> {
     let settings = stack.settings.as_ref()?;
@@ -83,8 +84,9 @@ fn texts(values: &BTreeMap<String, Remembered>) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::lost_settings::Lost;
     use crate::model::retention::Retention;
-    use crate::model::stack::{Lost, Settings};
+    use crate::model::stack::Settings;
     use crate::samples;
 
     fn values(all: &[(&str, &str)]) -> BTreeMap<String, Remembered> {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::*;
 use crate::error::Error;
 use crate::model::container_config::PasswordSource;
-use crate::model::stack::{DesiredContainer, Loss, MadeFor, Remembered, Settings, SshForward};
+use crate::model::lost_settings::Loss;
+use crate::model::stack::{DesiredContainer, MadeFor, Remembered, Settings, SshForward};
 
 fn inputs() -> Inputs {
     Inputs {
