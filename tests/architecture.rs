@@ -308,6 +308,20 @@ fn every_promise_names_existing_tests() {
     assert!(checked > 40, "{checked} names");
 }
 
+#[test]
+fn every_section_of_a_golden_file_is_named_after_a_test() {
+    let mut checked = 0;
+    for (path, text) in sources_and_tests() {
+        let golden = path.replacen("tests/", "tests/golden/", 1).replace(".rs", ".txt");
+        let golden = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(golden)).unwrap_or_default();
+        for name in golden.lines().filter_map(|line| line.strip_prefix("## ")) {
+            assert!(text.contains(&format!("fn {name}(")), "{path} has no test {name}, but its golden file has");
+            checked += 1;
+        }
+    }
+    assert!(checked > 30, "{checked} sections");
+}
+
 /// The sentence at the top of a file.
 fn is_described(text: &str) -> bool {
     let Some(first) = text.lines().next().and_then(|line| line.strip_prefix("//! ")) else { return false };

@@ -3,9 +3,15 @@
 use serde_json::json;
 
 use crate::support::double::Version;
+use crate::support::run::Ran;
 use crate::support::servers::Servers;
 
 const DASHBOARD: &str = "/api/dashboards/uid/clipper-metrics";
+
+/// A run whose command names only the words that differ between the runs.
+fn typed(words: &[&str], ran: Ran) -> Ran {
+    Ran { typed: format!("clipper-metrics {}", words.join(" ")), ..ran }
+}
 
 #[test]
 fn the_output_of_a_whole_life_is_the_recorded_one() {
@@ -18,7 +24,7 @@ fn the_output_of_a_whole_life_is_the_recorded_one() {
         (it.write("clipper.toml", text), it.write("other.toml", "influx_dbname = \"d\"\ninflux_port = 1\n"));
     let (path, other) = (clipper.as_str(), other.as_str());
     let mut record = it.record();
-    let mut run = |situation: &str, words: &[&str]| record.add(situation, &words.join(" "), &it.run(words));
+    let mut run = |situation: &str, words: &[&str]| record.add(situation, typed(words, it.run(words)));
     run("before the first run", &["status", "-c", path]);
     run("a dry run", &["up", "-c", path, "--dry-run"]);
     run("the first run", &["up", "-c", path]);
@@ -67,7 +73,7 @@ fn the_output_for_servers_that_fail_is_the_recorded_one() {
     let mut record = it.record();
     let mut run = |it: &Servers, situation: &str, words: &[&str], variables: &[(&str, &str)]| {
         let ran = variables.iter().fold(it.command(words), |run, (name, value)| run.env(name, value)).run();
-        record.add(situation, &words.join(" "), &ran);
+        record.add(situation, typed(words, ran));
     };
     let wrong = [("CLIPPER_METRICS_GRAFANA_PASSWORD", "wrong-password")];
     for command in ["status", "up", "doctor"] {

@@ -26,7 +26,7 @@ for _ in $(seq 100); do
 done
 urls="--influxdb-url http://127.0.0.1:8086 --grafana-url http://127.0.0.1:3000"
 # shellcheck disable=SC2086
-run up $urls >"$directory/up" 2>&1
+run up $urls >"$directory/up"
 # shellcheck disable=SC2086
 run status $urls >"$directory/status"
 # shellcheck disable=SC2086

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use super::golden;
 use super::run::{Ran, Run};
+use super::{golden, golden_section};
 
 /// A directory that is removed with the test.
 pub struct TestContext(tempfile::TempDir);
@@ -43,35 +43,47 @@ impl TestContext {
 
     /// A record of runs in which the paths of this test are file names.
     pub fn record(&self) -> Record {
-        Record { text: String::new(), filters: vec![(self.path(""), "")] }
+        Record::default().filter(self.path(""), "")
     }
 }
 
 /// Runs whose addresses, paths and durations are replaced, so that each test run records the same text.
+#[derive(Default)]
 pub struct Record {
-    text: String,
+    /// Each with the version of Grafana that it used.
+    runs: Vec<(&'static str, String)>,
     filters: Vec<(String, &'static str)>,
+    version: &'static str,
 }
 
 impl Record {
-    /// Replaces a text in each later run.
+    /// Replaces a text in each run.
+    #[must_use]
     pub fn filter(mut self, text: impl Into<String>, replacement: &'static str) -> Self {
         self.filters.push((text.into(), replacement));
         self
     }
 
+    /// Says which version of Grafana the following runs use.
+    #[must_use]
+    pub fn version(self, version: &'static str) -> Self {
+        Self { version, ..self }
+    }
+
+    /// Replaces the port of a server in each run.
+    #[must_use]
+    pub fn port(self, port: u16, replacement: &'static str) -> Self {
+        self.filter(format!(":{port}"), replacement)
+    }
+
     /// Executes a run and records it with its situation.
     pub fn run(&mut self, situation: &str, run: Run) -> Ran {
-        let words = run.arguments.join(" ");
-        let ran = run.run();
-        self.add(situation, &words, &ran);
-        ran
+        self.add(situation, run.run())
     }
 
     /// Adds a run with its situation.
-    pub fn add(&mut self, situation: &str, words: &str, ran: &Ran) {
-        let mut run = format!("# {situation}\n$ clipper-metrics {words}\n");
-        run.push_str(&ran.out);
+    pub fn add(&mut self, situation: &str, ran: Ran) -> Ran {
+        let mut run = format!("# {situation}\n$ {}\n{}", ran.typed, ran.out);
         // Which steps took long enough to be reported differs between runs.
         for line in ran.err.lines().filter(|line| !line.contains(": done") && !line.ends_with(" …")) {
             run.push_str(&format!("stderr: {line}\n"));
@@ -79,12 +91,40 @@ impl Record {
         if ran.code != 0 {
             run.push_str(&format!("exit code {}\n", ran.code));
         }
-        for (from, to) in &self.filters {
-            run = run.replace(from, to);
+        self.runs.push((self.version, run));
+        ran
+    }
+
+    /// The runs, each once, with the versions of Grafana if not all of them have the same text.
+    fn runs(&self) -> Vec<String> {
+        let (mut all, mut runs) = (Vec::new(), Vec::<(String, Vec<&str>)>::new());
+        for (version, run) in &self.runs {
+            let run = self.normalised(run);
+            let at = runs.iter().position(|(text, _)| *text == run).unwrap_or(runs.len());
+            if at == runs.len() {
+                runs.push((run, Vec::new()));
+            }
+            for versions in [&mut all, &mut runs[at].1] {
+                if !versions.contains(version) {
+                    versions.push(version);
+                }
+            }
         }
+        let with_versions = |(run, versions): (String, Vec<&str>)| {
+            if versions == all { run } else { run.replacen('\n', &format!(" (Grafana {})\n", versions.join(", ")), 1) }
+        };
+        runs.into_iter().map(with_versions).collect()
+    }
+
+    fn normalised(&self, run: &str) -> String {
+        let run = run.replace(concat!(env!("CARGO_MANIFEST_DIR"), "/"), "");
+        let mut run = self.filters.iter().fold(run, |run, (from, to)| run.replace(from, to));
         for (pattern, to) in [
             (r"\(\d+ms\)", "(Nms)"),
             (r"\b\d+\.\ds\b", "Ns"),
+            (r"\bafter \d+m?s\b", "after Ns"),
+            // It depends on this machine how an engine is started or installed.
+            (r"(start Docker|install an engine): [^;]*;", "START DOCKER;"),
             (r"\b\d+s ago", "Ns ago"),
             (r" \(Nms\)", ""),
             (r"1\.\d+\.\d+(~rc\d)?\b", "1.X"),
@@ -93,12 +133,16 @@ impl Record {
         ] {
             run = regex_lite::Regex::new(pattern).unwrap().replace_all(&run, to).into_owned();
         }
-        self.text.push_str(&run);
-        self.text.push('\n');
+        run
     }
 
     /// Compares the recorded runs with a file below `tests/golden`.
     pub fn golden(&self, path: &str) {
-        golden(path, &self.text);
+        golden(path, &self.runs().iter().map(|run| format!("{run}\n")).collect::<String>());
+    }
+
+    /// Compares the recorded runs with this test's section of the golden file of its module.
+    pub fn section(&self) {
+        golden_section(&self.runs().join("\n"));
     }
 }

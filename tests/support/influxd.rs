@@ -75,6 +75,12 @@ impl Influxd {
         super::run::http("GET", &format!("{}{path}", self.url()), None).map(|(_, body)| body)
     }
 
+    /// Runs one statement; returns the rows of its first series.
+    pub fn rows(&self, database: &str, statement: &str) -> Vec<serde_json::Value> {
+        let answer: serde_json::Value = serde_json::from_str(&self.query(database, statement)).unwrap();
+        answer["results"][0]["series"][0]["values"].as_array().cloned().unwrap_or_default()
+    }
+
     /// Runs one statement; returns the answer's text.
     pub fn query(&self, database: &str, statement: &str) -> String {
         query(&self.url(), database, statement)

@@ -28,6 +28,9 @@ pub mod run;
 pub mod server;
 pub mod servers;
 
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Compares a text with a file below `tests/golden`. `UPDATE_GOLDEN=1` writes the file instead.
@@ -35,15 +38,45 @@ use std::time::{Duration, Instant};
 /// # Panics
 /// If they differ.
 pub fn golden(path: &str, text: &str) {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path);
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path);
+    if is_updating() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
     }
-    let recorded = std::fs::read_to_string(&path).unwrap_or_default();
+    compare(&path.display().to_string(), &std::fs::read_to_string(&path).unwrap_or_default(), text);
+}
+
+/// Compares a text with this test's section of the golden file of its module.
+///
+/// # Panics
+/// If they differ.
+pub fn golden_section(text: &str) {
+    static FILES: Mutex<()> = Mutex::new(());
+    let thread = std::thread::current();
+    let (module, test) = thread.name().unwrap().rsplit_once("::").unwrap();
+    let path = format!("{}.txt", module.replace("::", "/"));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(&path);
+    let guard = FILES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let all = format!("\n{}", std::fs::read_to_string(file).unwrap_or_default());
+    let mut sections: BTreeMap<&str, &str> =
+        all.split("\n## ").filter_map(|section| section.split_once("\n\n")).collect();
+    if is_updating() {
+        sections.insert(test, text);
+        let sections: Vec<String> = sections.iter().map(|(name, text)| format!("## {name}\n\n{text}")).collect();
+        golden(&path, &sections.join("\n"));
+    }
+    drop(guard);
+    compare(&format!("{path}: {test}"), sections.get(test).unwrap_or(&""), text);
+}
+
+fn is_updating() -> bool {
+    std::env::var_os("UPDATE_GOLDEN").is_some()
+}
+
+fn compare(name: &str, recorded: &str, text: &str) {
     let difference = recorded.lines().zip(text.lines()).find(|(recorded, text)| recorded != text);
-    let (path, lines) = (path.display(), [recorded.lines().count(), text.lines().count()]);
-    assert!(recorded == text, "{path} differs (UPDATE_GOLDEN=1 rewrites it): {difference:#?}, {lines:?} lines");
+    let lines = [recorded.lines().count(), text.lines().count()];
+    assert!(recorded == text, "{name} differs (UPDATE_GOLDEN=1 rewrites it): {difference:#?}, {lines:?} lines");
 }
 
 /// Polls until the condition holds.
@@ -62,7 +95,7 @@ pub fn eventually(what: &str, within: Duration, mut holds: impl FnMut() -> bool)
 /// get the same.
 pub fn free_port() -> u16 {
     use std::collections::HashSet;
-    use std::sync::{LazyLock, Mutex};
+    use std::sync::LazyLock;
     static USED: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
     // Below the system's range for outgoing connections, and different for every test process.
     let start = 12_000 + u16::try_from(std::process::id() % 100).unwrap() * 200;

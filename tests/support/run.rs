@@ -24,6 +24,8 @@ pub struct Run {
 #[derive(Debug)]
 pub struct Ran {
     pub code: i32,
+    /// The command as a user would type it.
+    pub typed: String,
     pub out: String,
     pub err: String,
 }
@@ -60,8 +62,17 @@ impl Run {
         command
     }
 
+    /// The command as a user would type it, with the settings in its environment.
+    pub fn typed(&self) -> String {
+        let is_setting = |name: &str| name.starts_with("CLIPPER_METRICS_");
+        let settings = self.environment.iter().filter(|(name, _)| is_setting(name));
+        let settings: String = settings.map(|(name, value)| format!("{name}={} ", shell_word(value))).collect();
+        let words: Vec<String> = self.arguments.iter().map(|word| shell_word(word)).collect();
+        format!("{settings}clipper-metrics {}", words.join(" "))
+    }
+
     pub fn run(self) -> Ran {
-        let ran = ran(&self.command().output().unwrap());
+        let ran = Ran { typed: self.typed(), ..ran(&self.command().output().unwrap()) };
         let words = std::iter::once("clipper-metrics").chain(self.arguments.iter().map(String::as_str));
         if let Ok(cli) = clipper_metrics::cli::Cli::try_parse_from(words) {
             ran.expect_complete_commands(&cli.options);
@@ -74,6 +85,7 @@ impl Run {
 pub fn ran(output: &Output) -> Ran {
     Ran {
         code: output.status.code().unwrap_or(-1),
+        typed: String::new(),
         out: String::from_utf8_lossy(&output.stdout).to_string(),
         err: String::from_utf8_lossy(&output.stderr).to_string(),
     }
@@ -90,6 +102,11 @@ impl Ran {
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
         self
+    }
+
+    /// The first line of the output.
+    pub fn headline(&self) -> &str {
+        self.out.lines().next().unwrap_or_default()
     }
 
     /// The printed document, which matches the schema.
@@ -141,6 +158,15 @@ impl Ran {
 pub fn parsed_command(command: &str) -> clipper_metrics::cli::Cli {
     let parsed = clipper_metrics::cli::Cli::try_parse_from(shell_words(command));
     parsed.unwrap_or_else(|why| panic!("`{command}` is suggested, but {why}"))
+}
+
+/// A word of a command in quotes, if a shell needs them.
+fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:=,@+".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.into();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Splits a command into words as a shell does.

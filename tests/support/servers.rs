@@ -101,12 +101,17 @@ impl Servers {
 
     /// A record of runs in which the addresses of these servers are always the same.
     pub fn record(&self) -> Record {
-        let (influxdb, grafana) = (self.influxd.port, self.port);
-        self.context
-            .record()
-            .filter(format!(":{influxdb}"), ":8087")
-            .filter(format!(":{grafana}"), ":3001")
-            .filter(format!("influx_port = {influxdb}"), "influx_port = 8087")
+        self.continue_record(Record::default())
+    }
+
+    /// Replaces the addresses of these servers in a record as well.
+    pub fn continue_record(&self, record: Record) -> Record {
+        record
+            .version(self.double.lock().unwrap().version().name())
+            .filter(self.path(""), "")
+            .port(self.influxd.port, ":8087")
+            .port(self.port, ":3001")
+            .filter(format!("influx_port = {}", self.influxd.port), "influx_port = 8087")
             // Each command names both servers, as typed here.
             .filter(" --influxdb-url http://127.0.0.1:8087 --grafana-url http://127.0.0.1:3001", " …")
     }
