@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::servers::user_dashboards::export as shared;
+use crate::support::context::Record;
 use crate::support::double::{Double, Version};
 use crate::support::influxd::Influxd;
 use crate::support::run::{Ran, Run};
@@ -49,8 +50,10 @@ fn of_every_kind(version: Version, mine: &str) -> Vec<&str> {
 #[test]
 fn two_teams_with_one_name_never_take_each_others_objects() {
     let theirs = Influxd::start();
+    let mut record = Record::default().port(theirs.port, ":9087");
     for version in Version::ALL {
         let it = Servers::start(version);
+        record = it.continue_record(record).filter(version.name(), "VERSION");
         let mine = it.write("mine.json", shared("mine", "Mine").to_string());
         let options = of_every_kind(version, &mine);
         let words = |verb: &[&'static str]| {
@@ -62,18 +65,13 @@ fn two_teams_with_one_name_never_take_each_others_objects() {
         let before = stored(&it, version);
         let other = |verb: &[&'static str]| with_influxdb(&it, &theirs.url(), &words(verb));
 
-        let up = other(&["up"]).expect(1);
-        for part in [it.influxd.url(), theirs.url(), "up --move-data-source".into(), "a --name other than".into()] {
-            assert!(up.err.contains(&part), "{version:?}: {part} in {}", up.err);
-        }
+        record.add("another team's objects", other(&["up"]).expect(1));
+        record.add("another team's objects", other(&["status"]).expect(3));
         let status = other(&["status", "--output", "json"]).expect(3).json();
         assert_eq!(status["data_source"]["state"], "foreign", "{version:?}");
-        assert!(status["hints"].to_string().contains("--move-data-source"), "{version:?}: {status}");
-        let planned = other(&["up", "--dry-run"]).expect(3);
-        assert!(planned.out.contains("blocked: ") && planned.out.contains(&it.influxd.url()), "{}", planned.out);
+        record.add("another team's objects", other(&["up", "--dry-run"]).expect(3));
         other(&["up", "--overwrite-dashboard"]).expect(1);
-        let down = other(&["down", "--deregister"]).expect(1);
-        assert!(down.err.contains(&format!("--data-source-url {}", it.influxd.url())), "{version:?}: {}", down.err);
+        record.add("another team's objects", other(&["down", "--deregister"]).expect(1));
         assert_eq!(other(&["down", "--deregister", "--dry-run"]).code, 3, "{version:?}");
         assert_eq!(stored(&it, version), before, "{version:?}: nothing was touched");
         it.run(&words(&["status"])).expect(0);
@@ -87,8 +85,7 @@ fn two_teams_with_one_name_never_take_each_others_objects() {
         it.run(&words(&["up"])).expect(0);
 
         // InfluxDB has moved, and the user confirms that.
-        let planned = other(&["up", "--move-data-source", "--dry-run"]).expect(3);
-        assert!(planned.out.contains("save the data source"), "{version:?}: {}", planned.out);
+        record.add("InfluxDB has moved", other(&["up", "--move-data-source", "--dry-run"]).expect(3));
         other(&["up", "--move-data-source"]).expect(0);
         other(&["status"]).expect(0);
         assert_eq!(it.ask("GET", SOURCE, None).1["url"], theirs.url(), "{version:?}");
@@ -100,15 +97,16 @@ fn two_teams_with_one_name_never_take_each_others_objects() {
         }
         assert!(version == Version::V7 || it.ask("GET", RULES, None).1 == json!([]), "{version:?}");
     }
+    record.section();
 }
 
 #[test]
 fn another_database_is_a_conflict_and_the_hint_keeps_the_earlier_one() {
     let it = Servers::start(Version::V12_4);
     it.run(&["up", "--database", "clipper-test"]).expect(0);
-    let up = it.run(&["up"]).expect(1);
-    assert!(up.err.contains("database clipper-test at") && up.err.contains("database clipper at"), "{}", up.err);
-    assert!(up.err.contains("up --database clipper-test"), "{}", up.err);
+    let mut record = it.record();
+    record.add("another database", it.run(&["up"]).expect(1));
+    record.section();
     assert_eq!(it.ask("GET", SOURCE, None).1["database"], "clipper-test");
     let error = it.run(&["up", "--output", "json"]).expect(1);
     assert_eq!(error.json()["error"]["kind"], "conflict", "{}", error.out);
@@ -119,24 +117,27 @@ fn another_database_is_a_conflict_and_the_hint_keeps_the_earlier_one() {
 
 #[test]
 fn a_run_without_clippers_file_moves_no_data_source_to_the_default_database() {
+    let mut record = Record::default();
     for version in Version::ALL {
         let it = Servers::start(version);
+        record = it.continue_record(record);
         let file = it.write("clipper.toml", "name = \"clipper-test\"\n");
         it.run(&["up", "--config", &file]).expect(0);
         let before = stored(&it, version);
-        let bare = it.run(&["up"]).expect(1);
-        assert!(bare.err.contains("was created for database clipper-test at"), "{version:?}: {}", bare.err);
-        assert!(bare.err.contains("up --database clipper-test"), "{version:?}: {}", bare.err);
+        record.add("without Clipper's file", it.run(&["up"]).expect(1));
         assert_eq!(stored(&it, version), before, "{version:?}");
         assert_eq!(it.run(&["status", "--output", "json"]).expect(3).json()["data_source"]["state"], "foreign");
         it.run(&["status", "--config", &file]).expect(0);
     }
+    record.section();
 }
 
 #[test]
 fn the_same_address_on_another_machines_loopback_is_another_influxdb() {
+    let mut record = Record::default();
     for version in Version::ALL {
         let it = Servers::start(version);
+        record = it.continue_record(record);
         it.run(&["up"]).expect(0);
         let other = |source: &mut Value| {
             let mark = &mut source["jsonData"]["clipperMetricsMadeFor"];
@@ -145,22 +146,16 @@ fn the_same_address_on_another_machines_loopback_is_another_influxdb() {
         };
         change_source(&it, version, other);
         let before = stored(&it, version);
-        let refused = it.run(&["up"]).expect(1);
-        assert!(refused.err.contains("on another machine"), "{version:?}: {}", refused.err);
-        assert!(
-            refused.err.contains("--data-source-url") && refused.err.contains("--move-data-source"),
-            "{}",
-            refused.err
-        );
+        record.add("the same address on another machine", it.run(&["up"]).expect(1));
         assert_eq!(it.run(&["up", "--output", "json"]).expect(1).json()["error"]["kind"], "conflict");
         it.run(&["status"]).expect(3);
-        let down = it.run(&["down", "--deregister"]).expect(1);
-        assert!(down.err.contains("up --move-data-source"), "{version:?}: {}", down.err);
+        record.add("the same address on another machine", it.run(&["down", "--deregister"]).expect(1));
         assert_eq!(stored(&it, version), before, "{version:?}: objects of the other machine were not changed");
         it.run(&["up", "--move-data-source"]).expect(0);
         it.run(&["status"]).expect(0);
         it.run(&["down", "--deregister"]).expect(0);
     }
+    record.section();
 }
 
 #[test]
@@ -195,7 +190,7 @@ fn objects_of_older_versions_still_work_and_are_not_taken_over_either() {
         let save = json!({"dashboard": dashboard, "overwrite": true, "folderUid": ""});
         assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200, "{version:?}");
         it.run(&["status"]).expect(0);
-        assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"), "{version:?}");
+        assert_eq!(it.run(&["up"]).expect(0).headline(), "clipper-metrics is in sync: nothing to do", "{version:?}");
         let before = stored(&it, version);
         with_influxdb(&it, &theirs.url(), &["up"]).expect(1);
         with_influxdb(&it, &theirs.url(), &["down", "--deregister"]).expect(1);
@@ -221,27 +216,31 @@ fn instances_with_one_name_in_two_organisations_do_not_conflict() {
 
 #[test]
 fn a_data_source_changed_by_a_user_is_kept_when_the_objects_are_removed() {
+    let mut record = Record::default();
     for version in Version::ALL {
         let it = Servers::start(version);
+        record = it.continue_record(record);
         it.run(&["up"]).expect(0);
         change_source(&it, version, |source| source["jsonData"]["timeInterval"] = json!("1m"));
-        let down = it.run(&["down", "--deregister"]).expect(0);
-        assert!(down.err.contains("was edited and is kept"), "{version:?}: {}", down.err);
+        record.add("the data source was edited", it.run(&["down", "--deregister"]).expect(0));
         assert_eq!(it.ask("GET", SOURCE, None).0, 200, "{version:?}");
         assert_eq!(it.ask("GET", DASHBOARD, None).0, 404, "{version:?}");
     }
+    record.section();
 }
 
 #[test]
 fn a_data_source_that_changes_during_the_removal_is_kept_and_reported() {
+    let mut record = Record::default();
     for version in Version::ALL {
         let it = Servers::start(version);
+        record = it.continue_record(record);
         it.run(&["up"]).expect(0);
         it.double.lock().unwrap().change_interval_after_deletion("1m");
-        let down = it.run(&["down", "--deregister"]).expect(0);
-        assert!(down.err.contains("was edited and is kept"), "{version:?}: {}", down.err);
+        record.add("the data source changes during the removal", it.run(&["down", "--deregister"]).expect(0));
         assert_eq!((it.ask("GET", SOURCE, None).0, it.ask("GET", DASHBOARD, None).0), (200, 404), "{version:?}");
     }
+    record.section();
 }
 
 /// A change to a stored data source.
@@ -253,20 +252,21 @@ fn fields_that_decide_whether_panels_work_are_repaired() {
         let it = Servers::start(version);
         it.run(&["up"]).expect(0);
         assert_eq!(it.ask("GET", SOURCE, None).1["jsonData"]["version"], "InfluxQL", "{version:?}");
-        let changes: [(&str, Change); 7] = [
-            ("language", |source| source["jsonData"]["version"] = json!("Flux")),
-            ("language", |source| source["jsonData"]["version"] = json!("SQL")),
-            ("access", |source| source["access"] = json!("direct")),
-            ("database", |source| source["jsonData"]["dbName"] = json!("other")),
-            ("database", |source| source["database"] = json!("")),
-            ("HTTP method", |source| source["jsonData"]["httpMode"] = json!("GET")),
-            ("interval", |source| source["jsonData"]["timeInterval"] = json!("1s")),
+        let changes: [(&str, &str, Change); 7] = [
+            ("language", "Flux", |source| source["jsonData"]["version"] = json!("Flux")),
+            ("language", "SQL", |source| source["jsonData"]["version"] = json!("SQL")),
+            ("access", "direct", |source| source["access"] = json!("direct")),
+            ("database", "\"other\" and \"clipper\"", |source| source["jsonData"]["dbName"] = json!("other")),
+            ("database", "\"clipper\" and \"\"", |source| source["database"] = json!("")),
+            ("HTTP method", "GET", |source| source["jsonData"]["httpMode"] = json!("GET")),
+            ("interval", "1s", |source| source["jsonData"]["timeInterval"] = json!("1s")),
         ];
-        for (field, change) in changes {
+        for (field, actual, change) in changes {
             change_source(&it, version, change);
             let status = it.run(&["status", "--output", "json"]).expect(3).json();
-            let differences = status["data_source"]["differences"].to_string();
-            assert!(differences.contains(field), "{version:?} {field}: {differences}");
+            let differences = status["data_source"]["differences"].as_array().unwrap();
+            let found = differences.iter().map(|one| (one["field"].as_str().unwrap(), one["have"].as_str().unwrap()));
+            assert_eq!(found.collect::<Vec<_>>(), [(field, actual)], "{version:?}");
             it.run(&["up"]).expect(0);
             it.run(&["status"]).expect(0);
         }
@@ -278,7 +278,7 @@ fn fields_that_decide_whether_panels_work_are_repaired() {
             source["version"] = json!(9);
         });
         it.run(&["status"]).expect(0);
-        assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"), "{version:?}");
+        assert_eq!(it.run(&["up"]).expect(0).headline(), "clipper-metrics is in sync: nothing to do", "{version:?}");
     }
 }
 
@@ -308,8 +308,10 @@ fn double<T>(it: &Servers, change: impl FnOnce(&mut Double) -> T) -> T {
 
 #[test]
 fn a_dashboard_saved_in_schema_v2_counts_as_edited() {
+    let mut record = Record::default();
     for version in [Version::V12, Version::V12_4, Version::V13] {
         let it = Servers::start(version);
+        record = it.continue_record(record);
         let mine = it.write("mine.json", shared("mine", "Mine").to_string());
         let words = |verb: &[&'static str]| [verb, &["--dashboard", &mine]].concat();
         it.run(&words(&["up"])).expect(0);
@@ -325,8 +327,8 @@ fn a_dashboard_saved_in_schema_v2_counts_as_edited() {
         it.run(&words(&["doctor"]));
         assert_eq!(it.ask("GET", DASHBOARD, None).0, 406, "{version:?}: it was left alone");
         let [option, file] = it.grafana_password("admin");
-        let exported = it.run(&["export", "provisioning", &it.path("files"), &option, &file]).expect(0);
-        assert!(exported.err.contains("schema v2"), "{version:?}: {}", exported.err);
+        let export = ["export", "provisioning", &it.path("files"), &option, &file];
+        record.add("a dashboard is in schema v2", it.run(&export).expect(0));
         it.run(&words(&["up", "--overwrite-dashboard"])).expect(0);
         assert_eq!(it.ask("GET", DASHBOARD, None).0, 200, "{version:?}");
         it.run(&words(&["status"])).expect(0);
@@ -336,14 +338,15 @@ fn a_dashboard_saved_in_schema_v2_counts_as_edited() {
         it.ask("POST", "/api/dashboards/db", Some(&theirs));
         double(&it, |double| double.save_in_schema_v2("clipper-metrics"));
         for options in [&["up"][..], &["up", "--overwrite-dashboard"]] {
-            let up = it.run(options).expect(1);
-            assert!(up.err.contains("\"Theirs\""), "{version:?}: {}", up.err);
+            record.add("another dashboard has the uid", it.run(options).expect(1));
         }
     }
+    record.section();
 }
 
 #[test]
 fn an_unreadable_resource_is_a_finding_about_that_resource_alone() {
+    let mut record = Record::default();
     for (path, resource, status) in [
         ("/api/datasources", "data source", 500),
         ("/api/dashboards/uid/mine", "dashboard \"Mine\"", 500),
@@ -354,6 +357,7 @@ fn an_unreadable_resource_is_a_finding_about_that_resource_alone() {
         ("/api/orgs/name/Team", "organisation", 500),
     ] {
         let it = Servers::start(Version::V12_4);
+        record = it.continue_record(record);
         let mine = it.write("mine.json", shared("mine", "Mine").to_string());
         let mut options = of_every_kind(Version::V12_4, &mine);
         if resource == "organisation" {
@@ -367,28 +371,28 @@ fn an_unreadable_resource_is_a_finding_about_that_resource_alone() {
         double(&it, |double| double.break_path(path, status));
         let seen = it.run(&words(&["status", "--output", "json"])).expect(3).json();
         assert_eq!(seen["grafana"]["state"], "answering", "{path}: {seen}");
-        let findings = seen["findings"].to_string();
-        assert!(findings.contains("it is broken"), "{path}: {findings}");
-        let hints = seen["hints"].to_string();
-        assert!(!hints.contains("repairs this"), "{path}: {hints}");
-        let up = it.run(&words(&["up"])).expect(1);
-        assert!(up.err.contains("it is broken"), "{path}: {}", up.err);
+        let situation = format!("Grafana answers {status} to {path}");
+        let text = record.add(&situation, it.run(&words(&["status"])).expect(3)).out;
+        assert!(!text.contains("repairs this"), "{path}: {text}");
+        let up = record.add(&situation, it.run(&words(&["up"])).expect(1));
         for wrong in ["does not answer", "rejected the login", "not answering"] {
             assert!(!up.err.contains(wrong), "{path}: {}", up.err);
         }
-        assert!(it.influxd.query("", "SHOW DATABASES").contains("clipper"), "{path}: the rest is done");
+        assert!(it.influxd.rows("", "SHOW DATABASES").contains(&json!(["clipper"])), "{path}: the rest is done");
         if resource.starts_with("dashboard") {
             assert_eq!(it.ask("GET", DASHBOARD, None).0, 200, "{path}: the rest is done");
             assert_eq!(it.ask("GET", SOURCE, None).0, 200, "{path}: the rest is done");
         }
     }
+    record.section();
 }
 
 #[test]
 fn unreadable_preferences_leave_the_home_page_unchanged_and_stop_nothing() {
     let it = Servers::start(Version::V12_4);
     double(&it, |double| double.break_path("/api/org/preferences", 500));
-    let up = it.run(&["up"]).expect(0);
-    assert!(up.err.contains("home page stays unchanged"), "{}", up.err);
+    let mut record = it.record();
+    record.add("Grafana's preferences cannot be read", it.run(&["up"]).expect(0));
     it.run(&["status"]).expect(0);
+    record.section();
 }
