@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::exports::{home_without_engine, without_engine};
+use crate::exports::{home_without_engine, without_engine, yaml};
+use crate::support::context::Record;
 use crate::support::double::Version;
 use crate::support::run::Ran;
 use crate::support::servers::Servers;
@@ -21,8 +22,10 @@ fn provisioning(it: &Servers, into: &Path, more: &[&str]) -> Ran {
 
 #[test]
 fn a_grafana_provisioned_from_the_files_is_in_sync_on_every_version() {
+    let mut record = Record::default();
     for version in Version::ALL {
         let it = Servers::start(version);
+        record = it.continue_record(record);
         it.influxd.query("", "CREATE DATABASE \"it's-$HOME\"");
         let files = it.directory().join("files");
         let (mine, alerts) = (it.write("mine.json", shared("mine", "Mine").to_string()), version > Version::V7);
@@ -30,8 +33,7 @@ fn a_grafana_provisioned_from_the_files_is_in_sync_on_every_version() {
         if alerts {
             with.push("--alerts");
         }
-        let ran = provisioning(&it, &files, &with).expect(0);
-        assert!(ran.err.contains("Grafana is not read without"), "{}", ran.err);
+        record.add("no account for Grafana", provisioning(&it, &files, &with).expect(0));
         let double = || it.double.lock().unwrap();
         assert!(double().seen().iter().all(|seen| !seen.signed_in), "{version:?}: no account was supplied");
         double().provision_from(&files);
@@ -43,6 +45,7 @@ fn a_grafana_provisioned_from_the_files_is_in_sync_on_every_version() {
         assert_eq!(found["meta"]["folderTitle"], "Cost $HOME", "{version:?}");
         assert_eq!(found["meta"]["provisioned"], true, "{version:?}");
     }
+    record.section();
 }
 
 #[test]
@@ -63,11 +66,12 @@ fn with_an_account_edited_dashboards_are_exported_with_edits_and_folders() {
             serde_json::from_str(&it.read("files/dashboards/clipper-metrics/clipper-metrics.json")).unwrap();
         assert_eq!(exported["panels"][0]["title"], "edited", "{version:?}");
         assert!(exported.get("id").is_none() && exported.get("version").is_none(), "{version:?}");
-        let provider = it.read("files/dashboards/clipper-metrics.yaml");
-        assert!(provider.contains("folder: Theirs\n"), "{version:?}: {provider}");
+        let provider = yaml(&it, "files/dashboards/clipper-metrics.yaml");
+        assert_eq!(provider["providers"][0]["folder"], "Theirs", "{version:?}: {provider}");
         assert!(it.read("files/README.md").contains("edited in Grafana"));
         // The default data source stays the default.
-        assert!(it.read("files/datasources/clipper-metrics.yaml").contains("isDefault: true"));
+        let source = yaml(&it, "files/datasources/clipper-metrics.yaml");
+        assert_eq!(source["datasources"][0]["isDefault"], true, "{version:?}: {source}");
     }
 }
 
@@ -78,13 +82,13 @@ fn files_that_would_replace_objects_of_other_owners_are_not_written() {
     it.ask("POST", "/api/dashboards/db", Some(&body));
     let [option, file] = it.grafana_password("admin");
     let files = it.directory().join("files");
-    let refused = provisioning(&it, &files, &[&option, &file]).expect(1);
-    assert!(refused.err.contains("Theirs"), "{}", refused.err);
+    let mut record = it.record();
+    record.add("another dashboard has the uid", provisioning(&it, &files, &[&option, &file]).expect(1));
     assert!(!files.exists());
     let [option, file] = it.grafana_password("not the password");
-    let refused = provisioning(&it, &files, &[&option, &file]).expect(1);
-    assert!(refused.err.contains("rejected the login"), "{}", refused.err);
+    record.add("the password is wrong", provisioning(&it, &files, &[&option, &file]).expect(1));
     assert!(!files.exists());
+    record.section();
 }
 
 #[test]
@@ -94,35 +98,36 @@ fn an_external_influxdb_is_described_without_its_password() {
     let files = it.directory().join("files");
     let more = ["--influxdb-user", "me", "--influxdb-password-file", &secret, "--data-source-url", "http://far:8086"];
     provisioning(&it, &files, &more).expect(0);
-    let source: Value = serde_saphyr::from_str(&it.read("files/datasources/clipper-metrics.yaml")).unwrap();
+    let source = yaml(&it, "files/datasources/clipper-metrics.yaml");
     let source = &source["datasources"][0];
     assert_eq!((&source["url"], &source["user"]), (&json!("http://far:8086"), &json!("me")));
     assert_eq!(source["secureJsonData"]["password"], "$CLIPPER_METRICS_INFLUXDB_PASSWORD");
     assert!(!it.read("files/datasources/clipper-metrics.yaml").contains("heim"));
     assert!(it.read("files/README.md").contains("CLIPPER_METRICS_INFLUXDB_PASSWORD"));
+    let mut record = it.record();
     for kind in ["swarm", "kubernetes"] {
-        let other = it.path(kind);
-        let refused = it.run(&["export", kind, &other]).expect(2);
-        assert!(refused.err.contains("export provisioning DIRECTORY"), "{}", refused.err);
+        record.add("Grafana is external", it.run(&["export", kind, &it.path(kind)]).expect(2));
     }
+    record.section();
 }
 
 #[test]
 fn files_are_written_only_for_the_named_organisation() {
+    let mut record = Record::default();
     for version in Version::ALL {
         let it = Servers::start(version);
+        record = it.continue_record(record);
         let files = it.directory().join("files");
         let [option, file] = it.grafana_password("admin");
         // Without an account, its number is unknown.
-        let refused = provisioning(&it, &files, &["--grafana-org", "Team"]).expect(2);
-        assert!(refused.err.contains("\"Team\"") && refused.err.contains("--grafana-password-file"), "{}", refused.err);
+        record.add("no account for Grafana", provisioning(&it, &files, &["--grafana-org", "Team"]).expect(2));
         let absent = provisioning(&it, &files, &["--grafana-org", "Team", &option, &file]).expect(1);
-        assert!(absent.err.contains("no organisation \"Team\""), "{version:?}: {}", absent.err);
+        record.add("the organisation is missing", absent);
         assert!(!files.exists());
         let (_, created) = it.ask("POST", "/api/orgs", Some(&json!({"name": "Team"})));
         provisioning(&it, &files, &["--grafana-org", "Team", &option, &file]).expect(0);
         for path in ["datasources/clipper-metrics.yaml", "dashboards/clipper-metrics.yaml"] {
-            let file: Value = serde_saphyr::from_str(&it.read(format!("files/{path}"))).unwrap();
+            let file = yaml(&it, &format!("files/{path}"));
             let entry = [&file["datasources"][0], &file["providers"][0]].into_iter().find(|one| one.is_object());
             assert_eq!(entry.unwrap()["orgId"], created["orgId"], "{version:?}: {path}");
         }
@@ -135,13 +140,17 @@ fn files_are_written_only_for_the_named_organisation() {
     let home = home_without_engine();
     let refused =
         without_engine(&home, &["export", "provisioning", &home.path("x"), "--grafana-org", "Team"]).expect(2);
-    assert!(refused.err.contains("--grafana-url and --grafana-token-file"), "{}", refused.err);
+    record = record.version("").filter(home.path(""), "");
+    record.add("no Grafana", refused);
+    record.section();
 }
 
 #[test]
 fn provisioned_alert_rules_are_reported_and_deleted_by_later_files() {
+    let mut record = Record::default();
     for version in Version::ALL.into_iter().filter(|version| *version > Version::V7) {
         let it = Servers::start(version);
+        record = it.continue_record(record).filter(version.name(), "VERSION");
         it.influxd.query("", "CREATE DATABASE clipper");
         let files = it.directory().join("files");
         let take = |more: &[&str]| {
@@ -155,15 +164,11 @@ fn provisioned_alert_rules_are_reported_and_deleted_by_later_files() {
         assert_eq!(rules(), 2, "{version:?}");
         it.run(&["status", "--alerts"]).expect(0);
         // They do not count as a user's edit.
-        let status = it.run(&["status", "--alerts=false"]).expect(0);
-        assert!(status.out.contains("from a file") && !status.out.contains("edited"), "{version:?}: {}", status.out);
+        let status = record.add("a file provides rules", it.run(&["status", "--alerts=false"]).expect(0));
+        assert!(!status.out.contains("edited"), "{version:?}: {}", status.out);
         // They block nothing, and every run explains how to remove them.
-        let up = it.run(&["up", "--alerts=false"]).expect(0);
-        assert!(up.err.contains("export provisioning DIRECTORY --alerts=false"), "{version:?}: {}", up.err);
-        let down = it.run(&["down", "--deregister"]).expect(0);
-        for what in ["dashboard clipper-metrics", "data source clipper-metrics", "alert rule"] {
-            assert!(down.err.contains(&format!("Grafana's {what}")), "{version:?}, {what}: {}", down.err);
-        }
+        record.add("a file provides rules", it.run(&["up", "--alerts=false"]).expect(0));
+        record.add("files provide all objects", it.run(&["down", "--deregister"]).expect(0));
         assert_eq!(rules(), 2, "{version:?}");
         it.run(&["status", "--alerts"]).expect(0);
         take(&[]);
@@ -171,12 +176,12 @@ fn provisioned_alert_rules_are_reported_and_deleted_by_later_files() {
         it.run(&["status", "--alerts=false"]).expect(0);
         // A repeated export changes nothing, and a Grafana that never had the rules accepts the
         // files as well.
-        let again = provisioning(&it, &files, &[]).expect(0);
-        assert!(again.out.contains("nothing was written"), "{version:?}: {}", again.out);
+        record.add("nothing changed", provisioning(&it, &files, &[]).expect(0));
         Servers::start(version).double.lock().unwrap().provision_from(&files);
         take(&["--alerts"]);
         assert_eq!(rules(), 2, "{version:?}");
     }
+    record.section();
     // Rules in another organisation than before stay in Grafana until a file deletes them there.
     let it = Servers::start(Version::V12_4);
     let files = it.directory().join("files");
@@ -185,7 +190,7 @@ fn provisioned_alert_rules_are_reported_and_deleted_by_later_files() {
     provisioning(&it, &files, &["--alerts"]).expect(0);
     let [option, file] = it.grafana_password("admin");
     provisioning(&it, &files, &["--alerts", "--grafana-org", "Team", &option, &file]).expect(0);
-    let rules: Value = serde_saphyr::from_str(&it.read("files/alerting/clipper-metrics.yaml")).unwrap();
+    let rules = yaml(&it, "files/alerting/clipper-metrics.yaml");
     assert_eq!((&rules["groups"][0]["orgId"], &rules["deleteRules"][0]["orgId"]), (&json!(2), &json!(1)), "{rules}");
     let home = home_without_engine();
     for kind in ["swarm", "kubernetes"] {

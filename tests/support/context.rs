@@ -105,13 +105,17 @@ impl Record {
                 runs.push((run, Vec::new()));
             }
             for versions in [&mut all, &mut runs[at].1] {
-                if !versions.contains(version) {
+                if !version.is_empty() && !versions.contains(version) {
                     versions.push(version);
                 }
             }
         }
         let with_versions = |(run, versions): (String, Vec<&str>)| {
-            if versions == all { run } else { run.replacen('\n', &format!(" (Grafana {})\n", versions.join(", ")), 1) }
+            if versions.is_empty() || versions == all {
+                run
+            } else {
+                run.replacen('\n', &format!(" (Grafana {})\n", versions.join(", ")), 1)
+            }
         };
         runs.into_iter().map(with_versions).collect()
     }
@@ -130,6 +134,7 @@ impl Record {
             (r"1\.\d+\.\d+(~rc\d)?\b", "1.X"),
             (r"\d+ points?\b", "N points"),
             (r"\d+ series\b", "N series"),
+            (r"\b\d{13}-\d+", "PROBE"),
         ] {
             run = regex_lite::Regex::new(pattern).unwrap().replace_all(&run, to).into_owned();
         }
