@@ -14,7 +14,7 @@ use crate::support::server::{Request, Response, in_background};
 use clipper_metrics::clipper::file::ValueKind;
 use clipper_metrics::model::invocation::typed_option;
 use clipper_metrics::settings::invocation;
-use clipper_metrics::settings::keys::{Setting, TABLE, Values};
+use clipper_metrics::settings::keys::{Key, Setting, TABLE, Values};
 
 fn run(words: &[&str]) -> Ran {
     Run::without_engine(words).run()
@@ -102,9 +102,9 @@ fn a_known_variable_that_is_not_text_is_an_error_that_names_it() {
         let mut command = Run::without_engine(words).command();
         ran(&command.env(name, odd).output().unwrap())
     };
-    let of_settings = TABLE.iter().flat_map(|key| [Some(key.variable), key.secret_variable]).flatten();
-    for name in of_settings.chain(["DOCKER_HOST", "DOCKER_CONTEXT"]) {
-        let refused = run(name, &["status"]).expect(2);
+    let of_settings = TABLE.iter().flat_map(Key::variables);
+    for name in of_settings.chain(["DOCKER_HOST", "DOCKER_CONTEXT"].map(String::from)) {
+        let refused = run(&name, &["status"]).expect(2);
         assert_eq!(
             refused.err.lines().next(),
             Some(&*format!("error: the environment variable {name} is not UTF-8 text"))
@@ -314,7 +314,7 @@ fn every_setting_of_the_table_is_an_option_with_its_variable_and_default() {
             _ => format!("--{} <{}>", key.option, key.value_name),
         };
         assert!(help.contains(&option), "{option}");
-        assert!(help.contains(&format!("[env: {}]", key.variable)), "{}", key.variable);
+        assert!(help.contains(&format!("[env: {}]", key.variable())), "{}", key.option);
         assert!(key.default.is_empty() || help.contains(&format!("[default: {}]", key.default)), "{}", key.option);
     }
 }

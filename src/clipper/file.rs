@@ -63,7 +63,7 @@ const UNWRITABLE: [char; 6] = ['&', '#', '+', '%', ';', '"'];
 /// # Errors
 /// [`Error::File`] with the line, if the file is not TOML, a relevant value has the wrong type or
 /// cannot work, or `[metrics]` contains an unknown key.
-pub fn parse(path: &Path, text: &str, keys: &[(&'static str, ValueKind)]) -> Result<ClipperFile> {
+pub fn parse(path: &Path, text: &str, keys: &[(String, ValueKind)]) -> Result<ClipperFile> {
     let file = SourceFile { path, text, keys };
     let table = DeTable::parse(text).map_err(|error| {
         file.error(error.span(), format!("is not valid TOML: {}", excerpt(error.message(), 200)), "correct that line")
@@ -136,7 +136,7 @@ struct SourceFile<'a> {
     path: &'a Path,
     text: &'a str,
     /// The keys that `[metrics]` may contain.
-    keys: &'a [(&'static str, ValueKind)],
+    keys: &'a [(String, ValueKind)],
 }
 
 impl SourceFile<'_> {
@@ -222,7 +222,7 @@ impl SourceFile<'_> {
                 let hint = if let Some(known) = self.nearest(name) {
                     format!("did you mean `{known}`?")
                 } else {
-                    let known: Vec<&str> = self.keys.iter().map(|(known, _)| *known).collect();
+                    let known: Vec<&str> = self.keys.iter().map(|(known, _)| known.as_str()).collect();
                     format!("known keys: {}", known.join(", "))
                 };
                 let message = format!("unknown key `{}` in [metrics]", excerpt(name, 60));
@@ -274,10 +274,10 @@ impl SourceFile<'_> {
     }
 
     /// The known key that was probably meant.
-    fn nearest(&self, key: &str) -> Option<&'static str> {
+    fn nearest(&self, key: &str) -> Option<&str> {
         self.keys
             .iter()
-            .map(|(known, _)| (strsim::jaro_winkler(known, key), *known))
+            .map(|(known, _)| (strsim::jaro_winkler(known, key), known.as_str()))
             .filter(|(likeness, _)| *likeness > 0.7)
             .max_by(|one, other| one.0.total_cmp(&other.0))
             .map(|(_, known)| known)
@@ -290,7 +290,11 @@ mod tests {
     use crate::model::invocation::Invocation;
 
     fn read(text: &str) -> Result<ClipperFile> {
-        parse(Path::new("test.toml"), text, &[("name", ValueKind::Text), ("grafana_port", ValueKind::Port)])
+        parse(
+            Path::new("test.toml"),
+            text,
+            &[("name".into(), ValueKind::Text), ("grafana_port".into(), ValueKind::Port)],
+        )
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub(super) fn read_inputs_of(context: &Context<'_>, scope: SettingsScope, instan
     let path =
         |setting: Setting| given.get(&setting).or_else(|| variables.get(&setting)).filter(|path| !path.is_empty());
     let file = path(Setting::Config).map(|path| read_clipper_file(Path::new(path))).transpose()?;
-    let from_file = |setting: Setting| file.as_ref()?.metrics.get(setting.key().key?);
+    let from_file = |setting: Setting| file.as_ref()?.metrics.get(&setting.key().metrics_key()?);
     let (mut secrets, mut ca_file) = (Secrets::default(), None);
     if scope != SettingsScope::NameOnly {
         let secret = |setting| secret(setting, &given, &variables, from_file(setting), environment);
@@ -188,7 +188,7 @@ fn read_bytes(path: &Path, what: &str) -> Result<Vec<u8>> {
 fn read_clipper_file(path: &Path) -> Result<ClipperFile> {
     let mut found = file::parse(path, &read(path, "Clipper's configuration file with --config")?, &file_keys())?;
     // The path of the file may be relative to the current directory.
-    if let Some(paths) = Setting::Dashboard.key().key.and_then(|key| found.metrics.get_mut(key)) {
+    if let Some(paths) = Setting::Dashboard.key().metrics_key().and_then(|key| found.metrics.get_mut(&key)) {
         *paths = absolute(paths)?;
     }
     Ok(found)

@@ -144,7 +144,7 @@ fn described(argument: Arg, key: &Key) -> Arg {
     if !key.default.is_empty() {
         help.push_str(&format!(" [default: {}]", key.default));
     }
-    argument.long_help(format!("{help} [env: {}]", key.variable))
+    argument.long_help(format!("{help} [env: {}]", key.variable()))
 }
 
 /// One of several paths, which are stored as one text.

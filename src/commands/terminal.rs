@@ -10,7 +10,7 @@ use crate::engine::endpoint::Environment;
 use crate::error::{Error, Result};
 use crate::model::text::printable;
 use crate::output::{OutputFormat, Style};
-use crate::settings::keys::{Setting, TABLE};
+use crate::settings::keys::{Key, Setting, TABLE};
 
 /// The style of the output by options, environment and terminals, for each stream separately.
 pub(crate) fn style(options: &Options, environment: &Environment) -> Style {
@@ -22,7 +22,7 @@ pub(crate) fn style(options: &Options, environment: &Environment) -> Style {
         Some(Color::Auto) | None => forced || (is_terminal && smart && !environment.is_set("NO_COLOR")),
     };
     let given = options.settings.0.get(&Setting::Output).map(String::as_str);
-    let output = given.or_else(|| environment.get(Setting::Output.key().variable));
+    let output = given.or_else(|| environment.get(&Setting::Output.key().variable()));
     let (out, err) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
     Style {
         format: match output {
@@ -42,20 +42,20 @@ pub(crate) fn style(options: &Options, environment: &Environment) -> Style {
 
 /// Checks that the variables are text and that the command supports the output format.
 pub(crate) fn check(options: &Options, is_status: bool, style: Style, environment: &Environment) -> Result<()> {
-    environment.expect_text(TABLE.iter().flat_map(|key| [Some(key.variable), key.secret_variable]).flatten())?;
+    environment.expect_text(TABLE.iter().flat_map(Key::variables))?;
     // The parser compares only options on one side of the command's name.
     if options.host.is_some() && options.context.is_some() {
         return Err(Error::usage("--host and --context select two engines", "omit one of them"));
     }
     let key = Setting::Output.key();
     let is_given = options.settings.0.contains_key(&Setting::Output);
-    if let (Some(text), ValueKind::Word(words)) = (environment.get(key.variable), key.kind)
+    if let (Some(text), ValueKind::Word(words)) = (environment.get(&key.variable()), key.kind)
         && !text.is_empty()
         && !is_given
         && !words.contains(&text)
     {
         let hint = format!("use one of {}", words.join(", "));
-        return Err(Error::usage(format!("{} is {text:?}", key.variable), hint));
+        return Err(Error::usage(format!("{} is {text:?}", key.variable()), hint));
     }
     if matches!(style.format, OutputFormat::Env | OutputFormat::JsonSchema) && !is_status {
         return Err(Error::usage(
@@ -89,7 +89,7 @@ pub(crate) fn wants_json(environment: &Environment, arguments: impl Iterator<Ite
     });
     match given {
         Some(word) => word == "json",
-        None => environment.get(Setting::Output.key().variable).is_some_and(|word| word == "json"),
+        None => environment.get(&Setting::Output.key().variable()).is_some_and(|word| word == "json"),
     }
 }
 

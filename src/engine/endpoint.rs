@@ -329,8 +329,8 @@ mod tests {
         std::fs::create_dir(&odd).unwrap();
         std::fs::rename(folder.path().join("config"), odd.join(".docker")).unwrap();
         assert_eq!(resolve(None, None, &variables("HOME")).unwrap().host, "tcp://far:2376");
-        assert!(variables("HOME").expect_text(["CLIPPER_METRICS_NAME"]).is_ok());
-        let error = variables("CLIPPER_METRICS_NAME").expect_text(["CLIPPER_METRICS_NAME"]).unwrap_err();
+        assert!(variables("HOME").expect_text(["CLIPPER_METRICS_NAME".into()]).is_ok());
+        let error = variables("CLIPPER_METRICS_NAME").expect_text(["CLIPPER_METRICS_NAME".into()]).unwrap_err();
         assert!(error.to_string().contains("CLIPPER_METRICS_NAME"), "{error}");
     }
 

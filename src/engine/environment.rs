@@ -33,9 +33,9 @@ impl Environment {
     ///
     /// # Errors
     /// [`Error::Usage`] with the first one that is not UTF-8.
-    pub(crate) fn expect_text<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
-        let mut names = names.into_iter().chain(["DOCKER_HOST", "DOCKER_CONTEXT"]);
-        match names.find(|name| self.0.get(*name).is_some_and(|value| value.to_str().is_none())) {
+    pub(crate) fn expect_text(&self, names: impl IntoIterator<Item = String>) -> Result<()> {
+        let mut names = names.into_iter().chain(["DOCKER_HOST", "DOCKER_CONTEXT"].map(String::from));
+        match names.find(|name| self.0.get(name).is_some_and(|value| value.to_str().is_none())) {
             Some(name) => Err(Error::usage(
                 format!("the environment variable {name} is not UTF-8 text"),
                 format!("set {name} to text, or unset it"),

@@ -5,66 +5,43 @@
 
 use std::collections::BTreeMap;
 
-use crate::clipper::file::ValueKind;
+use crate::clipper::file::{ClipperFile, ValueKind};
+use crate::model::invocation::Scope;
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::upgrade::Upgrade;
 
+/// A setting, which its row of the table describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Setting {
-    /// Clipper's file.
     Config,
-    /// The instance's name.
     Name,
-    /// The database that Clipper writes to.
     Database,
-    /// How long InfluxDB keeps Clipper's data.
     Retention,
-    /// The address that InfluxDB is published at.
     InfluxdbIp,
-    /// The port that InfluxDB is published at.
     InfluxdbPort,
-    /// The address that Grafana is published at.
     GrafanaIp,
-    /// The port that Grafana is published at.
     GrafanaPort,
-    /// An existing InfluxDB server.
     InfluxdbUrl,
-    /// An existing Grafana server.
     GrafanaUrl,
-    /// InfluxDB's address for Grafana's server.
     DataSourceUrl,
-    /// Certificates to trust.
     CaFile,
-    /// InfluxDB's image.
     InfluxdbImage,
     GrafanaImage,
-    /// The registry of the default images.
     Registry,
-    /// When images are pulled.
     Pull,
     GrafanaOrg,
     GrafanaFolder,
     GrafanaUser,
-    /// The user's own dashboards.
     Dashboard,
-    /// Whether Grafana has alert rules.
     Alerts,
-    /// How long a latency must exceed the objective before an alert.
     AlertLatencyAfter,
-    /// How long a model must be silent before an alert.
     AlertSilenceAfter,
-    /// The password of Grafana's user.
     GrafanaPasswordFile,
-    /// A token that replaces Grafana's user and password.
     GrafanaTokenFile,
-    /// InfluxDB's user.
     InfluxdbUser,
-    /// The password of InfluxDB's user.
     InfluxdbPasswordFile,
-    /// How long to wait for the servers.
     Timeout,
-    /// The output format.
     Output,
 }
 
@@ -75,12 +52,9 @@ pub struct Key {
     /// The option, without dashes; also the name under which it is remembered.
     pub option: &'static str,
     pub(crate) short: Option<char>,
-    /// The environment variable.
-    pub variable: &'static str,
     /// The variable that holds the secret itself, if the setting names a secret's file.
     pub secret_variable: Option<&'static str>,
-    /// The key in `[metrics]`.
-    pub key: Option<&'static str>,
+    pub(crate) file: FileKey,
     /// The type of its value.
     pub kind: ValueKind,
     /// The value's name in help.
@@ -100,9 +74,42 @@ pub struct Key {
     /// It is remembered with the instance. Secrets, credentials of external servers and options of a single run are
     /// not.
     pub(crate) remembered: bool,
+    /// The suggested commands that repeat it as an option.
+    pub(crate) repeated_in: Option<Scope>,
+}
+
+/// The place of a setting in Clipper's file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum FileKey {
+    None,
+    /// A key of `[metrics]` with the option's name, in the plural for a list.
+    Metrics,
+    /// Clipper's own keys, and their value.
+    Clipper(
+        #[cfg_attr(not(test), expect(dead_code, reason = "for docs/settings.md"))] &'static str,
+        fn(&ClipperFile) -> Option<&String>,
+    ),
 }
 
 impl Key {
+    /// The environment variable.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("CLIPPER_METRICS_{}", self.option.to_uppercase().replace('-', "_"))
+    }
+
+    /// The variables that it is read from.
+    pub fn variables(&self) -> impl Iterator<Item = String> + use<> {
+        [Some(self.variable()), self.secret_variable.map(String::from)].into_iter().flatten()
+    }
+
+    /// The key in `[metrics]`.
+    #[must_use]
+    pub(crate) fn metrics_key(&self) -> Option<String> {
+        let plural = if self.kind == ValueKind::Paths { "s" } else { "" };
+        matches!(self.file, FileKey::Metrics).then(|| self.option.replace('-', "_") + plural)
+    }
+
     /// Every command accepts it, before or after the command's name.
     #[must_use]
     pub(crate) const fn is_global(&self) -> bool {
@@ -216,9 +223,8 @@ const COMMON: Key = Key {
     setting: Setting::Config,
     option: "",
     short: None,
-    variable: "",
     secret_variable: None,
-    key: None,
+    file: FileKey::Metrics,
     kind: ValueKind::Text,
     value_name: "NAME",
     default: "",
@@ -228,6 +234,7 @@ const COMMON: Key = Key {
     is_common: false,
     commands: STACK,
     remembered: true,
+    repeated_in: Some(Scope::Settings),
 };
 
 /// Every setting, in the order of the enum.
@@ -238,11 +245,12 @@ pub const TABLE: &[Key] = &[
         commands: None,
         option: "config",
         short: Some('c'),
-        variable: "CLIPPER_METRICS_CONFIG",
         kind: ValueKind::Path,
         value_name: "FILE",
         help: "Clipper's TOML file, which may contain a table [metrics]",
         remembered: false,
+        file: FileKey::None,
+        repeated_in: Some(Scope::Instance),
         ..COMMON
     },
     Key {
@@ -250,11 +258,10 @@ pub const TABLE: &[Key] = &[
         is_common: true,
         commands: None,
         option: "name",
-        variable: "CLIPPER_METRICS_NAME",
-        key: Some("name"),
         default: "clipper-metrics",
         help: "Instance name; several can run side by side",
         remembered: false,
+        repeated_in: Some(Scope::Instance),
         ..COMMON
     },
     Key {
@@ -262,9 +269,9 @@ pub const TABLE: &[Key] = &[
         group: Group::Influxdb,
         commands: SERVERS,
         option: "database",
-        variable: "CLIPPER_METRICS_DATABASE",
         default: "clipper",
         help: "Database that Clipper writes to",
+        file: FileKey::Clipper("`influx_dbname`, otherwise `name`", |file| file.database.as_ref()),
         ..COMMON
     },
     Key {
@@ -272,8 +279,6 @@ pub const TABLE: &[Key] = &[
         group: Group::Influxdb,
         commands: CONTAINERS,
         option: Retention::SETTING,
-        variable: "CLIPPER_METRICS_RETENTION",
-        key: Some(Retention::SETTING),
         value_name: "DURATION",
         default: "unchanged",
         help: "Retention period for Clipper's data, such as 90d or inf",
@@ -285,11 +290,11 @@ pub const TABLE: &[Key] = &[
         group: Group::Influxdb,
         commands: INFLUXDB_ADDRESS,
         option: "influxdb-ip",
-        variable: "CLIPPER_METRICS_INFLUXDB_IP",
         kind: ValueKind::Host,
         value_name: "IP",
         default: "127.0.0.1",
         help: "Address to publish InfluxDB at",
+        file: FileKey::Clipper("`influx_ip`", |file| file.influx_ip.as_ref()),
         ..COMMON
     },
     Key {
@@ -297,11 +302,11 @@ pub const TABLE: &[Key] = &[
         group: Group::Influxdb,
         commands: INFLUXDB_ADDRESS,
         option: "influxdb-port",
-        variable: "CLIPPER_METRICS_INFLUXDB_PORT",
         kind: ValueKind::Port,
         value_name: "PORT",
         default: "8086",
         help: "Port to publish InfluxDB at",
+        file: FileKey::Clipper("`influx_port`", |file| file.influx_port.as_ref()),
         ..COMMON
     },
     Key {
@@ -310,8 +315,6 @@ pub const TABLE: &[Key] = &[
         is_common: true,
         commands: CONTAINERS,
         option: "grafana-ip",
-        variable: "CLIPPER_METRICS_GRAFANA_IP",
-        key: Some("grafana_ip"),
         kind: ValueKind::Host,
         value_name: "IP",
         default: "127.0.0.1",
@@ -324,8 +327,6 @@ pub const TABLE: &[Key] = &[
         is_common: true,
         commands: CONTAINERS,
         option: "grafana-port",
-        variable: "CLIPPER_METRICS_GRAFANA_PORT",
-        key: Some("grafana_port"),
         kind: ValueKind::Port,
         value_name: "PORT",
         default: "3000",
@@ -338,8 +339,6 @@ pub const TABLE: &[Key] = &[
         is_common: true,
         commands: SERVERS,
         option: "influxdb-url",
-        variable: "CLIPPER_METRICS_INFLUXDB_URL",
-        key: Some("influxdb_url"),
         kind: ValueKind::Url,
         value_name: "URL",
         default: "a container",
@@ -352,8 +351,6 @@ pub const TABLE: &[Key] = &[
         is_common: true,
         commands: SERVERS,
         option: "grafana-url",
-        variable: "CLIPPER_METRICS_GRAFANA_URL",
-        key: Some("grafana_url"),
         kind: ValueKind::Url,
         value_name: "URL",
         default: "a container",
@@ -365,8 +362,6 @@ pub const TABLE: &[Key] = &[
         group: Group::Grafana,
         commands: LOGIN,
         option: "data-source-url",
-        variable: "CLIPPER_METRICS_DATA_SOURCE_URL",
-        key: Some("data_source_url"),
         kind: ValueKind::Url,
         value_name: "URL",
         default: "derived",
@@ -377,13 +372,12 @@ pub const TABLE: &[Key] = &[
         setting: Setting::CaFile,
         commands: SERVERS,
         option: "ca-file",
-        variable: "CLIPPER_METRICS_CA_FILE",
-        key: Some("ca_file"),
         kind: ValueKind::Path,
         value_name: "FILE",
         default: "the system's",
         help: "Certificates to trust for https URLs",
         remembered: false,
+        repeated_in: Some(Scope::Servers),
         ..COMMON
     },
     Key {
@@ -391,8 +385,6 @@ pub const TABLE: &[Key] = &[
         group: Group::Images,
         commands: CONTAINERS,
         option: "influxdb-image",
-        variable: "CLIPPER_METRICS_INFLUXDB_IMAGE",
-        key: Some("influxdb_image"),
         kind: ValueKind::Image,
         value_name: "IMAGE",
         default: Role::Influxdb.facts().image,
@@ -404,8 +396,6 @@ pub const TABLE: &[Key] = &[
         group: Group::Images,
         commands: CONTAINERS,
         option: Upgrade::SETTING,
-        variable: "CLIPPER_METRICS_GRAFANA_IMAGE",
-        key: Some("grafana_image"),
         kind: ValueKind::Image,
         value_name: "IMAGE",
         default: Role::Grafana.facts().image,
@@ -417,8 +407,6 @@ pub const TABLE: &[Key] = &[
         group: Group::Images,
         commands: CONTAINERS,
         option: "registry",
-        variable: "CLIPPER_METRICS_REGISTRY",
-        key: Some("registry"),
         value_name: "PREFIX",
         default: "Docker Hub",
         help: "Registry for the default images",
@@ -430,8 +418,6 @@ pub const TABLE: &[Key] = &[
         group: Group::Images,
         commands: CREATION,
         option: "pull",
-        variable: "CLIPPER_METRICS_PULL",
-        key: Some("pull"),
         kind: ValueKind::Word(&["missing", "always", "never"]),
         value_name: "missing|always|never",
         default: "missing",
@@ -444,8 +430,6 @@ pub const TABLE: &[Key] = &[
         group: Group::Grafana,
         commands: GRAFANA,
         option: "grafana-org",
-        variable: "CLIPPER_METRICS_GRAFANA_ORG",
-        key: Some("grafana_org"),
         default: "the main one",
         help: "Organisation in Grafana",
         details: "It is created if it is missing",
@@ -456,8 +440,6 @@ pub const TABLE: &[Key] = &[
         group: Group::Grafana,
         commands: GRAFANA,
         option: "grafana-folder",
-        variable: "CLIPPER_METRICS_GRAFANA_FOLDER",
-        key: Some("grafana_folder"),
         default: "none",
         help: "Folder for new dashboards in Grafana",
         details: "It is created if it is missing",
@@ -468,8 +450,6 @@ pub const TABLE: &[Key] = &[
         group: Group::Grafana,
         commands: LOGIN,
         option: "grafana-user",
-        variable: "CLIPPER_METRICS_GRAFANA_USER",
-        key: Some("grafana_user"),
         default: "admin",
         help: "Grafana user to sign in as",
         ..COMMON
@@ -479,8 +459,6 @@ pub const TABLE: &[Key] = &[
         group: Group::Grafana,
         commands: GRAFANA,
         option: "dashboard",
-        variable: "CLIPPER_METRICS_DASHBOARD",
-        key: Some("dashboards"),
         kind: ValueKind::Paths,
         value_name: "FILE",
         help: "Your own dashboard, exported from Grafana; repeatable",
@@ -492,8 +470,6 @@ pub const TABLE: &[Key] = &[
         group: Group::Grafana,
         is_common: true,
         option: "alerts",
-        variable: "CLIPPER_METRICS_ALERTS",
-        key: Some("alerts"),
         kind: ValueKind::Flag,
         value_name: "true|false",
         default: "off",
@@ -504,8 +480,6 @@ pub const TABLE: &[Key] = &[
         setting: Setting::AlertLatencyAfter,
         group: Group::Grafana,
         option: "alert-latency-after",
-        variable: "CLIPPER_METRICS_ALERT_LATENCY_AFTER",
-        key: Some("alert_latency_after"),
         value_name: "DURATION",
         default: "30s",
         help: "With --alerts: how long a p99 must stay above the objective",
@@ -515,8 +489,6 @@ pub const TABLE: &[Key] = &[
         setting: Setting::AlertSilenceAfter,
         group: Group::Grafana,
         option: "alert-silence-after",
-        variable: "CLIPPER_METRICS_ALERT_SILENCE_AFTER",
-        key: Some("alert_silence_after"),
         value_name: "DURATION",
         default: "1m",
         help: "With --alerts: how long a model must be silent",
@@ -527,9 +499,7 @@ pub const TABLE: &[Key] = &[
         group: Group::Grafana,
         commands: LOGIN,
         option: "grafana-password-file",
-        variable: "CLIPPER_METRICS_GRAFANA_PASSWORD_FILE",
         secret_variable: Some("CLIPPER_METRICS_GRAFANA_PASSWORD"),
-        key: Some("grafana_password_file"),
         kind: ValueKind::Path,
         value_name: "FILE",
         help: "Password file, or set CLIPPER_METRICS_GRAFANA_PASSWORD",
@@ -541,14 +511,13 @@ pub const TABLE: &[Key] = &[
         group: Group::Grafana,
         commands: LOGIN,
         option: "grafana-token-file",
-        variable: "CLIPPER_METRICS_GRAFANA_TOKEN_FILE",
         secret_variable: Some("CLIPPER_METRICS_GRAFANA_TOKEN"),
-        key: Some("grafana_token_file"),
         kind: ValueKind::Path,
         value_name: "FILE",
         help: "Token file, or set CLIPPER_METRICS_GRAFANA_TOKEN",
         details: "A token replaces the user and the password",
         remembered: false,
+        repeated_in: Some(Scope::Servers),
         ..COMMON
     },
     Key {
@@ -556,10 +525,9 @@ pub const TABLE: &[Key] = &[
         group: Group::Influxdb,
         commands: INFLUXDB_LOGIN,
         option: "influxdb-user",
-        variable: "CLIPPER_METRICS_INFLUXDB_USER",
-        key: Some("influxdb_user"),
         help: "User on the server at --influxdb-url",
         remembered: false,
+        repeated_in: Some(Scope::Servers),
         ..COMMON
     },
     Key {
@@ -567,21 +535,18 @@ pub const TABLE: &[Key] = &[
         group: Group::Influxdb,
         commands: INFLUXDB_LOGIN,
         option: "influxdb-password-file",
-        variable: "CLIPPER_METRICS_INFLUXDB_PASSWORD_FILE",
         secret_variable: Some("CLIPPER_METRICS_INFLUXDB_PASSWORD"),
-        key: Some("influxdb_password_file"),
         kind: ValueKind::Path,
         value_name: "FILE",
         help: "Password file, or set CLIPPER_METRICS_INFLUXDB_PASSWORD",
         remembered: false,
+        repeated_in: Some(Scope::Servers),
         ..COMMON
     },
     Key {
         setting: Setting::Timeout,
         commands: CREATION,
         option: "timeout",
-        variable: "CLIPPER_METRICS_TIMEOUT",
-        key: Some("timeout"),
         value_name: "DURATION",
         default: "2m",
         help: "How long to wait for the servers",
@@ -593,25 +558,26 @@ pub const TABLE: &[Key] = &[
         group: Group::Output,
         commands: None,
         option: "output",
-        variable: "CLIPPER_METRICS_OUTPUT",
         kind: ValueKind::Word(&["human", "json", "env", "json-schema"]),
         value_name: "FORMAT",
         default: "human",
         help: "Output format: human, json; status also: env, json-schema",
         remembered: false,
+        file: FileKey::None,
+        repeated_in: None,
         ..COMMON
     },
 ];
 
 /// The keys of `[metrics]` and the types of their values.
 #[must_use]
-pub fn file_keys() -> Vec<(&'static str, ValueKind)> {
-    TABLE.iter().filter_map(|key| Some((key.key?, key.kind))).collect()
+pub fn file_keys() -> Vec<(String, ValueKind)> {
+    TABLE.iter().filter_map(|key| Some((key.metrics_key()?, key.kind))).collect()
 }
 
 /// The settings in the environment. An empty variable counts as unset.
 #[must_use]
 pub(crate) fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Values {
-    let given = |key: &Key| variable(key.variable).filter(|value| !value.is_empty());
+    let given = |key: &Key| variable(&key.variable()).filter(|value| !value.is_empty());
     TABLE.iter().filter_map(|key| Some((key.setting, given(key)?))).collect()
 }

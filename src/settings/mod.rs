@@ -16,7 +16,7 @@ use std::env::split_paths;
 use std::net::IpAddr;
 
 use self::containers::unbracketed;
-use self::keys::{Setting, Values, settings_of};
+use self::keys::{FileKey, Setting, Values, settings_of};
 use self::resolve::{Origin, is_incomplete, resolve};
 use self::stack::build;
 pub(crate) use self::values::duration;
@@ -135,13 +135,13 @@ impl Inputs {
 
     fn in_file(&self, setting: Setting) -> Option<&String> {
         let file = self.file.as_ref()?;
-        match setting {
-            Setting::Database => file.database.as_ref(),
-            // A Clipper in a container names the container, which is not an address to publish at.
-            Setting::InfluxdbIp | Setting::InfluxdbPort if self.names_container(file) => None,
-            Setting::InfluxdbIp => file.influx_ip.as_ref(),
-            Setting::InfluxdbPort => file.influx_port.as_ref(),
-            setting => file.metrics.get(setting.key().key?),
+        let key = setting.key();
+        match key.file {
+            // A Clipper in a container names the container, which is not an address to publish at. This depends on the
+            // instance's name, so it is not a column of the table.
+            _ if matches!(setting, Setting::InfluxdbIp | Setting::InfluxdbPort) && self.names_container(file) => None,
+            FileKey::Clipper(_, value) => value(file),
+            FileKey::Metrics | FileKey::None => file.metrics.get(&key.metrics_key()?),
         }
         .filter(|value| !value.is_empty())
     }
@@ -184,14 +184,10 @@ pub fn invocation(
     engine_options: &str,
     grafana_is_external: bool,
 ) -> Invocation {
-    let scope = |setting| match setting {
-        Setting::Output => None,
-        Setting::Config | Setting::Name => Some(Scope::Instance),
-        Setting::CaFile | Setting::GrafanaTokenFile | Setting::InfluxdbUser | Setting::InfluxdbPasswordFile => {
-            Some(Scope::Servers)
-        }
+    let scope = |setting: Setting| match setting {
+        // Not a column of the table: only an external Grafana's account is a credential.
         Setting::GrafanaUser | Setting::GrafanaPasswordFile if grafana_is_external => Some(Scope::Servers),
-        _ => Some(Scope::Settings),
+        _ => setting.key().repeated_in,
     };
     // A pasted command has the same environment, but a variable that was set for one command is easily overlooked.
     let identity = environment.iter().filter(|(setting, value)| {
@@ -277,13 +273,13 @@ pub(crate) fn remembered_addresses(inputs: &Inputs, stored: &StoredSettings) -> 
 pub(crate) fn check_values(inputs: &Inputs) -> Result<()> {
     let file = inputs.file.as_ref();
     for key in keys::TABLE {
-        let in_file = key.key.zip(file).map(|(name, file)| (format!("{name} in {}", file.path.display()), name, file));
+        let in_file = key.metrics_key().zip(file);
         let sources = [
             (key.setting.option(), inputs.options.get(&key.setting)),
-            (key.variable.to_string(), inputs.environment.get(&key.setting)),
+            (key.variable(), inputs.environment.get(&key.setting)),
         ]
         .into_iter()
-        .chain(in_file.map(|(name, key, file)| (name, file.metrics.get(key))));
+        .chain(in_file.map(|(name, file)| (format!("{name} in {}", file.path.display()), file.metrics.get(&name))));
         for (name, text) in sources {
             if let Some(text) = text.filter(|text| !text.is_empty()) {
                 values::check(key.setting, text, &name)?;

@@ -1,7 +1,7 @@
 //! The table of settings, and the page that is generated from it.
 
 use super::*;
-use crate::settings::keys::{Group, TABLE, from_environment};
+use crate::settings::keys::{FileKey, Group, TABLE, from_environment};
 use crate::settings::values::check;
 
 #[test]
@@ -9,9 +9,6 @@ fn the_table_has_the_order_of_the_enum_and_regular_names() {
     for (index, key) in TABLE.iter().enumerate() {
         assert_eq!(key.setting as usize, index, "{}", key.option);
         assert!(!key.option.is_empty() && !key.help.is_empty(), "{:?}", key.setting);
-        // Help states this rule in place of each variable.
-        let variable = format!("CLIPPER_METRICS_{}", key.option.to_uppercase().replace('-', "_"));
-        assert_eq!(key.variable, variable);
         assert!(key.secret_variable.is_none_or(|secret| key.help.contains(secret)), "{:?}", key.setting);
     }
     assert_eq!(Setting::Output as usize + 1, TABLE.len());
@@ -51,14 +48,11 @@ fn the_page_of_settings_is_the_table() {
             };
             let details = if key.details.is_empty() { String::new() } else { format!(" {}.", key.details) };
             page.push_str(&format!("\n### {short}`--{}{value}`\n\n{}.{details}\n\n", key.option, key.help));
-            let variables = [Some(key.variable), key.secret_variable].into_iter().flatten();
-            let variables: Vec<String> = variables.map(|name| format!("`{name}`")).collect();
+            let variables: Vec<String> = key.variables().map(|name| format!("`{name}`")).collect();
             page.push_str(&format!("* environment: {}\n", variables.join(", ")));
-            let keys = match key.setting {
-                Setting::Database => Some("`influx_dbname`, otherwise `name`".into()),
-                Setting::InfluxdbIp => Some("`influx_ip`".into()),
-                Setting::InfluxdbPort => Some("`influx_port`".into()),
-                _ => key.key.map(|name| format!("`{name}` in `[metrics]`")),
+            let keys = match key.file {
+                FileKey::Clipper(names, _) => Some(names.to_string()),
+                FileKey::Metrics | FileKey::None => key.metrics_key().map(|name| format!("`{name}` in `[metrics]`")),
             };
             page.extend(keys.map(|keys| format!("* Clipper's file: {keys}\n")));
             if let ValueKind::Word(words) = key.kind {

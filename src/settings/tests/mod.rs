@@ -175,11 +175,11 @@ fn every_supplied_value_is_checked_whether_it_is_used_or_not() {
         // A variable is named as such, also where an option is used in its place.
         let mut it = external();
         it.environment.insert(setting, bad.into());
-        rejects(&it, key.variable);
+        rejects(&it, &key.variable());
         it.options.insert(setting, String::new());
-        rejects(&it, key.variable);
-        if let Some(name) = key.key {
-            let metrics = [(name.to_string(), bad.to_string())].into();
+        rejects(&it, &key.variable());
+        if let Some(name) = key.metrics_key() {
+            let metrics = [(name.clone(), bad.to_string())].into();
             let file = ClipperFile { path: "clipper.toml".into(), metrics, ..ClipperFile::default() };
             rejects(&Inputs { file: Some(file), ..external() }, &format!("{name} in clipper.toml"));
         }
