@@ -12,7 +12,9 @@ use clipper_metrics::model::observed::{
     GrafanaState, Image, ManagedServer, Network, Observed, OrganisationState, OurContainer, PortHolder, Query,
     RunState, ServerContent, ServerResponse, StoredSettings, StoredVersion, Unreadable, VolumeState,
 };
-use clipper_metrics::model::plan::{self, BlockReason, ContainerUse, Finding, Phase, Plan, Resource, Step, UpOptions};
+use clipper_metrics::model::plan::{
+    self, BlockReason, ContainerUse, FailureCause, Finding, Phase, Plan, Resource, Step, UpOptions,
+};
 use clipper_metrics::model::role::Role;
 use clipper_metrics::model::stack::{
     DashboardId, DesiredDashboard, DesiredDataSource, EngineLocation, MadeFor, Pull, Remembered, Service, Settings,
@@ -786,4 +788,44 @@ fn an_unreadable_volume_is_a_finding_and_nothing_is_removed() {
     let (resource, blocker) = plan.blocker().unwrap();
     assert_eq!(resource, Resource::Server(Role::Grafana));
     assert!(blocker.why.contains("x-grafana: it is a link"), "{blocker:?}");
+}
+
+#[test]
+fn a_start_that_may_have_happened_is_recorded_before_another_is_announced() {
+    let case = Case { upgrade: true, ..Case::default() };
+    let desired = stack(case);
+    let image = |version| case.image(Role::Grafana, version);
+    let ran = |version, container: &str| RanVersion {
+        version: Version(1, version),
+        image: Some(image(version).to_string()),
+        container: Some(container.into()),
+    };
+    let start = |announced_for: &dyn Fn(&OurContainer) -> String| {
+        let plan = plan_with(&desired, |seen| {
+            let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
+            actual.run = RunState::Created;
+            actual.config.as_mut().unwrap().image = image(LABEL + 1);
+            let intended = Some(ran(LABEL, &announced_for(actual)));
+            let files = VolumeFiles { ran: Some(ran(LABEL - 1, "gone")), intended, ..VolumeFiles::default() };
+            seen.grafana.content = Some(VolumeContent { files, copy: None });
+        });
+        let steps = steps(&plan).into_iter();
+        steps.filter(|step| matches!(step, Step::WriteVersion { .. } | Step::WriteIntendedVersion { .. })).collect()
+    };
+    let announce = Step::WriteIntendedVersion { version: Version(1, LABEL + 1), image: image(LABEL + 1) };
+    let record = Step::WriteVersion { version: Version(1, LABEL), image: image(LABEL) };
+    let steps: Vec<Step> = start(&|_| "gone".into());
+    assert_eq!(steps, [record, announce.clone()]);
+    let steps: Vec<Step> = start(&|actual| actual.id.clone());
+    assert_eq!(steps, [announce], "the waiting container was not started");
+}
+
+#[test]
+fn only_a_start_that_failed_before_grafana_ran_withdraws_its_announcement() {
+    let start = Step::StartContainer(Role::Grafana);
+    let withdrawn = |step: &Step, cause| plan::withdraw_announcement(Some(step), cause).map(|plan| steps(&plan));
+    assert_eq!(withdrawn(&start, FailureCause::Unpublished), Some(vec![Step::ClearIntendedVersion]));
+    assert_eq!(withdrawn(&start, FailureCause::NotReady), None);
+    assert_eq!(withdrawn(&Step::StartContainer(Role::Influxdb), FailureCause::Unpublished), None);
+    assert_eq!(withdrawn(&Step::AwaitAnswer(Role::Grafana), FailureCause::Unpublished), None);
 }

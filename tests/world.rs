@@ -693,7 +693,7 @@ impl World {
                 assert!(is_current && self.upgrade.is_some(), "another upgrade's copy");
                 self.data = data;
             }
-            Step::ProveDashboard => {
+            Step::ProveDashboard { .. } => {
                 let actual = self.grafana_is(RunState::Running);
                 assert!(actual.version > LABEL && !case.broken, "the new version proves itself");
                 assert_eq!((self.data.recorded, self.data.intended), (Some(actual.version), None));

@@ -45,10 +45,6 @@ impl Docker {
             self.remove_address_check(instance, role).await?;
         }
         if let Some(refusal) = self.try_start(role, id).await? {
-            if role == Role::Grafana {
-                // The announced start did not happen. If this fails, the next plan withdraws it.
-                self.clear_intended_version(id).await.ok();
-            }
             let config = self.ours(role, id).await.ok().flatten().and_then(|actual| actual.config);
             let address = config.map_or(desired, |config| config.publish);
             let holder = self.holder(instance, role, address, refusal).await;

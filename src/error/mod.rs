@@ -350,13 +350,13 @@ impl From<&Error> for FailureCause {
             }
             Error::Answer { status, .. } => Self::Answer(*status),
             Error::Docker { refusal, .. } => Self::Engine(*refusal),
+            Error::Publish { .. } => Self::Unpublished,
             Error::Blocked { resource, blocker } => Self::Blocked(*resource, blocker.kind),
             Error::Usage { .. }
             | Error::File { .. }
             | Error::Engine { .. }
             | Error::Raced { .. }
             | Error::Pull { .. }
-            | Error::Publish { .. }
             | Error::Refused { .. }
             | Error::UpgradeUndone { .. }
             | Error::Absent { .. }

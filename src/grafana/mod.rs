@@ -36,7 +36,7 @@ use serde_json::{Map, Value, json};
 use self::data_source::{numeric_id, state_in};
 pub use self::health_query::classify;
 use self::json::{Elements, lenient};
-pub(crate) use self::organisation::{Choice, FormLogin};
+pub(crate) use self::organisation::Choice;
 pub(crate) use self::queries::QueryAnswer;
 pub use self::versions::Api;
 use self::versions::Capability;

@@ -9,6 +9,7 @@ use super::json::lenient;
 use super::{Grafana, path};
 use crate::error::Result;
 use crate::http::{Body, PROBE, Request};
+use crate::model::login::FormLogin;
 use crate::model::observed::{OrganisationState, Unreadable};
 use crate::model::stack::Secret;
 
@@ -157,14 +158,4 @@ impl Grafana {
             status => Err(self.answered("try the login form", status, answer.message())),
         }
     }
-}
-
-/// The result of the login form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FormLogin {
-    Accepted,
-    /// The password is wrong.
-    Rejected,
-    /// The form does not exist.
-    NotOffered,
 }

@@ -23,22 +23,12 @@ use super::variables::{Dialect, Variables};
 use super::versions::Capability;
 use crate::error::Result;
 use crate::http::Body;
-use crate::model::diagnosis::{PanelAnswer, PanelContent, SourceFault, VariableAnswer, VariableContent};
+use crate::model::diagnosis::{
+    OpenedDashboard, PanelAnswer, PanelContent, SourceFault, VariableAnswer, VariableContent,
+};
 
 /// The number of panels queried at the same time.
 const AT_ONCE: usize = 6;
-
-/// The results of opening the stored dashboard.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    /// The start and the end of its time range, in milliseconds since 1970.
-    pub(crate) range: (i64, i64),
-    /// Data sources that answer no query.
-    pub(crate) sources: Vec<SourceFault>,
-    /// Every variable with a query.
-    pub(crate) variables: Vec<VariableAnswer>,
-    pub(crate) panels: Vec<PanelAnswer>,
-}
 
 /// The number of points of queries, once they are answered.
 type Points = OnceCell<Result<usize, QueryFailure>>;
@@ -101,7 +91,7 @@ impl Grafana {
     ///
     /// # Errors
     /// If the server returns an error or does not answer. Failed queries are part of the result.
-    pub(crate) async fn open_dashboard(&self, uid: &str, now: i64) -> Result<Option<Opened>> {
+    pub(crate) async fn open_dashboard(&self, uid: &str, now: i64) -> Result<Option<OpenedDashboard>> {
         let (Some(found), sources) = (self.dashboard(uid).await?, self.data_sources().await?) else { return Ok(None) };
         let dashboard: &DashboardModel = &read(found.content);
         let calendar = Calendar::of(dashboard, now, jiff::tz::TimeZone::system());
@@ -155,7 +145,7 @@ impl Grafana {
             PanelAnswer { title: panel.model.title.clone(), shows_range: panel.shows_range(), content, time }
         });
         let (variables, panels) = (variables.collect(), panels.collect());
-        Ok(Some(Opened { range: (range.from, range.to), sources: failing, variables, panels }))
+        Ok(Some(OpenedDashboard { range: (range.from, range.to), sources: failing, variables, panels }))
     }
 
     /// How this version's data source writes variables.

@@ -177,6 +177,41 @@ pub(crate) enum WriteFailure {
     Other,
 }
 
+/// The results of opening the stored dashboard.
+#[derive(Debug)]
+pub(crate) struct OpenedDashboard {
+    /// The start and the end of its time range, in milliseconds since 1970.
+    pub(crate) range: (i64, i64),
+    /// Data sources that answer no query.
+    pub(crate) sources: Vec<SourceFault>,
+    /// Every variable with a query.
+    pub(crate) variables: Vec<VariableAnswer>,
+    pub(crate) panels: Vec<PanelAnswer>,
+}
+
+impl OpenedDashboard {
+    /// The first failure that refutes a new version of Grafana. In an edited dashboard, one answered query is enough:
+    /// others may have failed before.
+    pub(crate) fn refutation(&self, edited: bool) -> Option<String> {
+        let is_answered = |panel: &PanelAnswer| matches!(panel.content, PanelContent::Points(_) | PanelContent::Empty);
+        if edited && self.panels.iter().any(is_answered) {
+            return None;
+        }
+        let sources = self.sources.iter().map(|fault| {
+            Some(format!("the data source {:?} does not reach InfluxDB at {}: {}", fault.name, fault.url, fault.why))
+        });
+        let variables = self.variables.iter().map(|one| match &one.content {
+            VariableContent::Failed(why) => Some(format!("the dashboard's variable {} fails: {why}", one.name)),
+            _ => None,
+        });
+        let panels = self.panels.iter().map(|panel| match &panel.content {
+            PanelContent::Failed(why) => Some(format!("panel {:?} fails: {why}", panel.title)),
+            _ => None,
+        });
+        sources.chain(variables).chain(panels).flatten().next()
+    }
+}
+
 /// The result of a variable's query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VariableAnswer {
@@ -278,5 +313,27 @@ mod tests {
         assert_eq!((first.check, first.message.as_str(), first.hint.as_str()), ("write", "disk", "free"));
         assert!(!diagnosis.healthy);
         assert_eq!(diagnosis.panels, PanelCount { answering: 1, total: 2 });
+    }
+
+    #[test]
+    fn a_new_version_is_refuted_by_the_first_failure_unless_an_edited_dashboard_answers_anything() {
+        let opened = |contents: &[PanelContent]| {
+            let panel = |content: &PanelContent| PanelAnswer {
+                title: "p".into(),
+                shows_range: true,
+                content: content.clone(),
+                time: Duration::ZERO,
+            };
+            let panels = contents.iter().map(panel).collect();
+            OpenedDashboard { range: (0, 1), sources: vec![], variables: vec![], panels }
+        };
+        let failed = || PanelContent::Failed("bad".into());
+        let why = Some("panel \"p\" fails: bad".to_string());
+        let mixed = opened(&[PanelContent::Empty, failed()]);
+        assert_eq!((mixed.refutation(false), mixed.refutation(true)), (why.clone(), None));
+        let broken = opened(&[failed(), PanelContent::SourceFails]);
+        assert_eq!(broken.refutation(true), why);
+        // Only a failed query says something about the version.
+        assert_eq!(opened(&[PanelContent::Flux, PanelContent::NoPlugin("x".into())]).refutation(false), None);
     }
 }

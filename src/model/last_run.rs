@@ -25,8 +25,8 @@ pub(crate) struct LastRun {
     container: Evidence,
     /// The record in the volume.
     record: Evidence,
-    /// Whether another image may have run since that record.
-    is_outdated: bool,
+    /// The announced start that may have happened since that record.
+    pub(crate) announced: Option<RanVersion>,
 }
 
 /// An image, and the version that ran from it.
@@ -61,9 +61,9 @@ impl LastRun {
         Self {
             container: Evidence { image: made.as_ref().map(|made| made.name.clone()), version: seen.running_version() },
             record: Evidence { image: ran.and_then(RanVersion::image), version: ran.map(|ran| ran.version) },
-            is_outdated: files.intended.is_some(),
             recorded: ran.map(|ran| ran.version).or(label),
             newest: newest(&files, label),
+            announced: files.intended.clone(),
             newest_with_intended: content.map_or(label, |files| newest(files, label)),
             image_on_engine: made.clone().or_else(|| seen.last_image.clone()),
             image: made.or(named),
@@ -73,7 +73,7 @@ impl LastRun {
     /// Whether the volume records the image, whatever its tag says, and no other may have run since.
     #[must_use]
     pub(crate) fn is_recorded(&self, image: &ImageRef) -> bool {
-        !self.is_outdated && self.record.image.as_ref() == Some(image)
+        self.announced.is_none() && self.record.image.as_ref() == Some(image)
     }
 
     /// The version that has migrated the database, if the image's tag names an older one.

@@ -277,6 +277,31 @@ pub enum DefaultLogin {
     Unverifiable,
 }
 
+impl DefaultLogin {
+    /// The result of both ways to sign in: whether basic authentication accepted admin/admin, and the login form's
+    /// answer. `accepted` is the login in use.
+    #[must_use]
+    pub(crate) fn new(is_accepted: bool, form: FormLogin, accepted: Option<Credential>) -> Self {
+        match form {
+            _ if is_accepted => Self::Accepted,
+            FormLogin::Accepted => Self::Accepted,
+            // A rejection proves something only if a correct password could be accepted.
+            FormLogin::NotOffered if accepted == Some(Credential::Token) => Self::Unverifiable,
+            FormLogin::Rejected | FormLogin::NotOffered => Self::Rejected,
+        }
+    }
+}
+
+/// The answer of Grafana's login form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FormLogin {
+    Accepted,
+    /// The password is wrong.
+    Rejected,
+    /// The form does not exist.
+    NotOffered,
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};

@@ -5,17 +5,18 @@ use serde::{Serialize, Serializer};
 
 use super::alerts::AlertRule;
 use super::clipper_file::{ClipperSettings, clipper_file};
-use super::container_config::Difference;
+use super::container_config::{Difference, PasswordSource};
 use super::event::ExecutedStep;
 use super::hints;
 use super::invocation::Invocation;
+use super::login::SignedInAccount;
 use super::names::names;
 use super::observed::{ActualDashboard, DashboardState, DataSourceState, EngineInfo, Observed, Query};
 use super::plan::{BlockReason, Blocker, Finding, Plan, Resource, Step};
 use super::reports::Reports;
 use super::results::{SchemaVersion, Seconds};
 use super::retention::Retention;
-use super::role::PerRole;
+use super::role::{PerRole, Role};
 use super::server_status::{ServerStatus, server};
 use super::stack::{DashboardId, DesiredUserDashboard, Secret, Stack};
 
@@ -252,6 +253,21 @@ pub(crate) struct StepStatus {
 impl StepStatus {
     fn new(step: &Step, reason: String, seconds: Option<Seconds>) -> Self {
         Self { resource: step.resource().to_string(), action: step.action(), reason, seconds, step: step.clone() }
+    }
+}
+
+impl AccountStatus {
+    pub(crate) fn new(stack: &Stack, seen: &Observed, password: Option<Secret>) -> Self {
+        let is_known = stack.container(Role::Grafana).is_some();
+        let actual = seen.grafana.container.ours().filter(|_| is_known);
+        let is_default = match seen.grafana.login.account {
+            SignedInAccount::DefaultPassword => true,
+            SignedInAccount::OwnPassword | SignedInAccount::Other => false,
+            SignedInAccount::SignedOut => actual
+                .and_then(|actual| actual.config.as_ref())
+                .is_none_or(|config| config.password == PasswordSource::Default),
+        };
+        Self { user: stack.login.user.clone(), password, is_default, is_known }
     }
 }
 

@@ -96,7 +96,7 @@ impl Session {
                 deadline = Instant::now() + timeout;
             }
             let started = Instant::now();
-            if *step == Step::ProveDashboard {
+            if matches!(step, Step::ProveDashboard { .. }) {
                 deadline = started + timeout;
             }
             self.listener.on(Event::Started(step));
@@ -193,7 +193,7 @@ impl Session {
                 self.docker()?.copy_database(connection.container()?, &upgrade).await
             }
             Step::RollBackDatabase => self.docker()?.put_database_back(connection.container()?).await,
-            Step::ProveDashboard => self.prove_dashboard(connection, deadline).await,
+            Step::ProveDashboard { edited } => self.prove_dashboard(connection, edited, deadline).await,
             Step::RemoveContainer(role) => self.remove(connection, role).await,
             Step::UnpauseContainer(role) => self.docker()?.unpause_container(role, connection.container()?).await,
             Step::StartContainer(role) => self.start(connection, role).await,

@@ -6,10 +6,10 @@ use std::time::Instant;
 use super::Session;
 use super::connection::Connection;
 use crate::error::{Error, Result};
-use crate::grafana::{FormLogin, Grafana};
+use crate::grafana::Grafana;
 use crate::http::{Auth, PROBE};
 use crate::model::login::{
-    Attempt, Credential, DefaultLogin, LoginAttempts, LoginState, NextLogin, SignedInAccount, next_login,
+    Attempt, Credential, DefaultLogin, FormLogin, LoginAttempts, LoginState, NextLogin, SignedInAccount, next_login,
 };
 use crate::model::observed::{self, ObservedServer, OurContainer, ServerResponse};
 use crate::model::role::Role;
@@ -168,13 +168,8 @@ impl Session {
                 Err(error) => return Err(error),
             },
         };
-        Ok(match admin.try_login_form(Login::ADMIN, &default).await? {
-            _ if signs_in => DefaultLogin::Accepted,
-            FormLogin::Accepted => DefaultLogin::Accepted,
-            // A rejection proves something only if a correct password could be accepted.
-            FormLogin::NotOffered if login.accepted == Some(Credential::Token) => DefaultLogin::Unverifiable,
-            FormLogin::Rejected | FormLogin::NotOffered => DefaultLogin::Rejected,
-        })
+        let form = admin.try_login_form(Login::ADMIN, &default).await?;
+        Ok(DefaultLogin::new(signs_in, form, login.accepted))
     }
 
     /// The password to show to the user: the accepted one, otherwise the stored one or Grafana's
@@ -275,25 +270,22 @@ impl Session {
         self.docker()?.write_first_password(connection.container()?, &password).await
     }
 
+    /// Stores the password of an accepted login.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] if Grafana has not accepted this login, [`Error::Docker`] if the engine returns an error.
     pub(super) async fn store_password(
         &self,
-        connection: &mut Connection,
+        connection: &Connection,
         login: Credential,
         replaces_pending: bool,
     ) -> Result<()> {
-        let mut stored = self.planned_attempt(connection, login).await?;
         let accepted = connection.attempts.accepted().filter(|accepted| accepted.credential == login);
-        if let Some(accepted) = accepted.filter(|accepted| **accepted != stored).cloned() {
-            // The file was replaced since: by an earlier step, or by another process that has changed the password.
-            stored = accepted.clone();
-            self.send_login(connection, accepted).await.map_err(|error| match error {
-                Error::Refused { message, .. } => {
-                    Error::Raced { doing: "store Grafana's password".into(), why: message }
-                }
-                error => error,
-            })?;
-        }
-        self.docker()?.write_password(connection.container()?, &stored.secret, replaces_pending).await
+        let Some(accepted) = accepted else {
+            let why = "Grafana has accepted another login meanwhile".into();
+            return Err(Error::Raced { doing: "store Grafana's password".into(), why });
+        };
+        self.docker()?.write_password(connection.container()?, &accepted.secret, replaces_pending).await
     }
 
     pub(super) async fn write_pending_password(&self, connection: &Connection, password: Credential) -> Result<()> {

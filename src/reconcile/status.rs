@@ -8,8 +8,6 @@ use super::{Depth, Session};
 use crate::clock::now;
 use crate::engine::address_of_this_machine;
 use crate::error::{Error, Result};
-use crate::model::container_config::PasswordSource;
-use crate::model::login::SignedInAccount;
 use crate::model::observed::Observed;
 use crate::model::plan::{self, Plan, UpOptions};
 use crate::model::reports::{self, Reports};
@@ -112,17 +110,8 @@ async fn account(
     seen: &Observed,
     show_secrets: bool,
 ) -> Result<AccountStatus> {
-    let stack = session.stack();
-    let is_known = stack.container(Role::Grafana).is_some();
-    let actual = seen.grafana.container.ours().filter(|_| is_known);
-    let is_default = match seen.grafana.login.account {
-        SignedInAccount::DefaultPassword => true,
-        SignedInAccount::OwnPassword | SignedInAccount::Other => false,
-        SignedInAccount::SignedOut => actual.is_none_or(|actual| {
-            actual.config.as_ref().is_none_or(|config| config.password == PasswordSource::Default)
-        }),
-    };
-    let password =
-        if show_secrets && actual.is_some() { session.grafana_password(grafana, &seen.grafana).await? } else { None };
-    Ok(AccountStatus { user: stack.login.user.clone(), password, is_default, is_known })
+    let is_managed = session.stack().container(Role::Grafana).is_some() && seen.grafana.container.ours().is_some();
+    let is_shown = show_secrets && is_managed;
+    let password = if is_shown { session.grafana_password(grafana, &seen.grafana).await? } else { None };
+    Ok(AccountStatus::new(session.stack(), seen, password))
 }

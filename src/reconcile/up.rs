@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::model::event::{Event, ExecutedStep, Listener};
 use crate::model::hints;
 use crate::model::observed::{Observed, RunState};
-use crate::model::plan::{self, Phase, Plan, Question, Step, UpOptions};
+use crate::model::plan::{self, FailureCause, Phase, Plan, Question, Step, UpOptions};
 use crate::model::role::Role;
 use crate::model::stack::Stack;
 use crate::model::upgrade::UpgradeState;
@@ -40,7 +40,12 @@ pub(crate) async fn up(
 
 /// Rejects invalid options and prints warnings.
 fn begin(stack: &Stack, options: UpOptions, listener: &dyn Listener) -> Result<()> {
-    check_reset(stack, options)?;
+    if options.reset_password && !plan::can_reset_password(stack) {
+        return Err(Error::usage(
+            "--reset-grafana-password sets the password of admin, in a managed container only",
+            "omit --grafana-user, the token and --grafana-url (--grafana-user '' removes a remembered one)",
+        ));
+    }
     let hints = hints::open_access(stack).chain(hints::unreadable_dashboards(stack)).chain(hints::refused_image(stack));
     for hint in hints {
         listener.on(Event::Warning(&hint));
@@ -111,6 +116,10 @@ async fn converge(
             }
         }
         if let Err(RunFailure { step, error }) = session.try_apply(&plan, &mut connections, &mut executed).await {
+            if let Some(plan) = plan::withdraw_announcement(step.as_ref(), FailureCause::from(&error)) {
+                // If this fails, the next plan withdraws it.
+                session.apply(&plan, &mut connections, &mut Vec::new()).await.ok();
+            }
             retries.after(error).await.map_err(|error| RunFailure { step, error })?;
             continue;
         }
@@ -170,17 +179,6 @@ fn starting(plan: &Plan, seen: &Observed) -> Vec<Role> {
     let runs = |role: Role| seen.server(role).container.ours().is_some_and(|actual| actual.run == RunState::Running);
     let starts = |role: Role| plan.executable().any(|step| *step == Step::StartContainer(role));
     Role::ALL.into_iter().filter(move |role| starts(*role) && !runs(*role)).collect()
-}
-
-/// Grafana's command resets the password of its first administrator, whatever account signs in.
-fn check_reset(stack: &Stack, options: UpOptions) -> Result<()> {
-    if !options.reset_password || (stack.login.is_admin() && stack.container(Role::Grafana).is_some()) {
-        return Ok(());
-    }
-    Err(Error::usage(
-        "--reset-grafana-password sets the password of admin, in a managed container only",
-        "omit --grafana-user, the token and --grafana-url (--grafana-user '' removes a remembered one)",
-    ))
 }
 
 fn not_converged(stack: &Stack, plan: &Plan, started: Instant) -> Error {

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use super::{Examination, WriteTarget, look_at};
 use crate::error::Error;
 use crate::grafana::Grafana;
-use crate::grafana::panels::Opened;
 use crate::influxdb::probe::probe_question;
 use crate::model::container_config::Difference;
 use crate::model::diagnosis::{
-    Check, CheckOutcome, CheckState, PanelAnswer, PanelContent, SourceFault, VariableAnswer, VariableContent,
+    Check, CheckOutcome, CheckState, OpenedDashboard, PanelAnswer, PanelContent, SourceFault, VariableAnswer,
+    VariableContent,
 };
 use crate::model::hints::missing_plugin;
 use crate::model::plan::Blocker;
@@ -137,7 +137,7 @@ impl Examination<'_> {
         }
     }
 
-    fn note_dashboard(&mut self, id: DashboardId, opened: Opened, reports: &Reports) {
+    fn note_dashboard(&mut self, id: DashboardId, opened: OpenedDashboard, reports: &Reports) {
         let stack = self.session.stack();
         let judged = JudgedDashboard::new(stack, id);
         opened.sources.into_iter().for_each(|fault| self.note_source(fault));

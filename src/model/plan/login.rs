@@ -125,6 +125,12 @@ pub(super) fn change_default(context: &ServerContext<'_>) -> Vec<Step> {
     ]
 }
 
+/// Whether Grafana's own command can reset the password: it sets the one of its first administrator, in a container.
+#[must_use]
+pub(crate) fn can_reset_password(stack: &Stack) -> bool {
+    stack.login.is_admin() && stack.container(Role::Grafana).is_some()
+}
+
 /// Sets a password with Grafana's own command. The password in force is stored first, in case the run ends before.
 pub(super) fn reset(context: &ServerContext<'_>) -> Vec<Step> {
     let new = if context.stack.login.supplies_password { Credential::Supplied } else { Credential::Generated };

@@ -16,10 +16,20 @@ pub enum FailureCause {
     Answer(u16),
     /// The engine returned an error.
     Engine(Refusal),
+    /// The address of a container could not be published.
+    Unpublished,
     /// The user has to act first.
     Blocked(Resource, BlockReason),
     /// Anything else, such as a rejected login.
     Other,
+}
+
+/// What must be observed for the decision about a rollback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RollbackNeeds {
+    Engine,
+    /// InfluxDB's answer, too: without it, no image answers a query.
+    Influxdb,
 }
 
 /// The upgrade to give up, and the plan that records this.
@@ -33,8 +43,8 @@ pub struct Rollback {
 /// An image that has been in use for long is kept, because users' changes would be lost.
 #[must_use]
 pub fn roll_back(stack: &Stack, seen: &Observed, step: Option<&Step>, cause: FailureCause) -> Option<Rollback> {
-    let state = verdict(step, cause)?;
-    if needs_influxdb(step) && seen.influxdb.version.is_none() {
+    let (state, needs) = verdict(step, cause)?;
+    if needs == RollbackNeeds::Influxdb && seen.influxdb.version.is_none() {
         return None;
     }
     let upgrade = Upgrade { state, ..tried(stack, seen)?.clone() };
@@ -43,16 +53,10 @@ pub fn roll_back(stack: &Stack, seen: &Observed, step: Option<&Step>, cause: Fai
     Some(Rollback { upgrade, plan: Plan::new(vec![item]) })
 }
 
-/// Whether the decision depends on InfluxDB's answer: without it, no image answers a query.
-#[must_use]
-pub(crate) const fn needs_influxdb(step: Option<&Step>) -> bool {
-    matches!(step, Some(Step::VerifyQuery { .. } | Step::ProveDashboard))
-}
-
 /// The state of an upgrade after a failure: refused if the new image does not work, postponed if it could not be tried.
 /// `None` if the failure says nothing about the image, such as a start that would fail with every image.
 #[must_use]
-pub(crate) fn verdict(step: Option<&Step>, cause: FailureCause) -> Option<UpgradeState> {
+pub(crate) fn verdict(step: Option<&Step>, cause: FailureCause) -> Option<(UpgradeState, RollbackNeeds)> {
     use FailureCause::{Answer, Blocked, Engine, NotReady};
     use Refusal::{Architecture, Disk, NoSuchProgram, Other, UnexpectedFile, Unrunnable};
     let is_of_server = match cause {
@@ -73,14 +77,16 @@ pub(crate) fn verdict(step: Option<&Step>, cause: FailureCause) -> Option<Upgrad
             | Step::SaveDataSource { .. }
             | Step::SaveDashboard { .. }
             | Step::VerifyQuery { .. }
-            | Step::ProveDashboard,
+            | Step::ProveDashboard { .. },
         ) => is_of_server,
         Some(_) => false,
     };
     // Without a copy of the database, the new image is not started.
     let is_untried = matches!(step, Some(Step::CopyGrafanaDatabase { .. }))
         && (is_of_server || matches!(cause, Engine(Disk | Other)));
-    if is_refused { Some(UpgradeState::Refused) } else { is_untried.then_some(UpgradeState::Postponed) }
+    let state = if is_refused { Some(UpgradeState::Refused) } else { is_untried.then_some(UpgradeState::Postponed) };
+    let is_query = matches!(step, Some(Step::VerifyQuery { .. } | Step::ProveDashboard { .. }));
+    Some((state?, if is_query { RollbackNeeds::Influxdb } else { RollbackNeeds::Engine }))
 }
 
 /// The upgrade whose new image the run has tried.
@@ -145,7 +151,7 @@ mod tests {
             (save(), Answer(403), None),
             (Some(Step::SaveDataSource { replaces: None }), Answer(503), refused),
             (Some(Step::VerifyQuery { may_save: true }), NOT_READY, refused),
-            (Some(Step::ProveDashboard), NOT_READY, refused),
+            (Some(Step::ProveDashboard { edited: false }), NOT_READY, refused),
             (Some(Step::SetHome { uid: "x".into() }), Answer(500), None),
             // It was not started, because its database could not be copied.
             (Some(copy()), Engine(Refusal::Disk), postponed),
@@ -159,7 +165,7 @@ mod tests {
             (None, Blocked(Resource::Server(Role::Grafana), BlockReason::Refused), None),
             (None, NOT_READY, None),
         ] {
-            assert_eq!(verdict(step.as_ref(), cause), expected, "{step:?} {cause:?}");
+            assert_eq!(verdict(step.as_ref(), cause).map(|(state, _)| state), expected, "{step:?} {cause:?}");
         }
     }
 
@@ -228,7 +234,7 @@ mod tests {
         seen.influxdb.version = None;
         for (step, expected) in [
             (Step::VerifyQuery { may_save: true }, false),
-            (Step::ProveDashboard, false),
+            (Step::ProveDashboard { edited: false }, false),
             (Step::AwaitAnswer(Role::Grafana), true),
         ] {
             assert_eq!(rolls_back(&stack, &seen, &step), expected, "{step}");

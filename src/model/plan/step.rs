@@ -91,7 +91,10 @@ pub enum Step {
     /// End the upgrade: write its last record or remove it, and delete the copy of the database.
     EndUpgrade(Option<Box<Upgrade>>),
     /// Repeat the dashboard's queries until they succeed.
-    ProveDashboard,
+    ProveDashboard {
+        /// A user edited the dashboard.
+        edited: bool,
+    },
     /// Stop and remove the container.
     RemoveContainer(Role),
     UnpauseContainer(Role),
@@ -239,7 +242,9 @@ impl Step {
             // A container cannot start while two networks have the same name.
             Self::CreateNetwork | Self::RemoveDuplicateNetworks => Phase::Network,
             Self::SaveSettings { .. } | Self::BeginRestore(_) | Self::FinishRestore(_) => Phase::Settings,
-            Self::RemoveNetwork | Self::RemoveSettings | Self::VerifyQuery { .. } | Self::ProveDashboard => Phase::End,
+            Self::RemoveNetwork | Self::RemoveSettings | Self::VerifyQuery { .. } | Self::ProveDashboard { .. } => {
+                Phase::End
+            }
             _ => match self.resource() {
                 Resource::Organisation
                 | Resource::Folder
@@ -371,7 +376,7 @@ impl Step {
             Self::CopyGrafanaDatabase { .. } => (grafana, "protect_database", "copy {}'s database"),
             Self::RollBackDatabase => (grafana, "restore_database", "restore the copy of {}'s database"),
             Self::EndUpgrade(_) => (grafana, "end_upgrade", "delete the copy of {}'s database"),
-            Self::ProveDashboard => (Resource::Upgrade, "finish_upgrade", "verify the dashboard's queries"),
+            Self::ProveDashboard { .. } => (Resource::Upgrade, "finish_upgrade", "verify the dashboard's queries"),
             &Self::RemoveContainer(role) => (Server(role), "remove_container", "remove {}'s container"),
             &Self::UnpauseContainer(role) => (Server(role), "unpause_container", "unpause {}'s container"),
             &Self::StartContainer(role) => (Server(role), "start_container", "start {}"),

@@ -3,11 +3,11 @@
 use super::network::network;
 use super::server::{self, PlanInputs, server};
 use super::settings::{settings, unknown_settings};
-use super::{Finding, Item, Phase, Plan, Resource, Step, UpOptions, grafana, unfinished};
+use super::{FailureCause, Finding, Item, Phase, Plan, Resource, Step, UpOptions, grafana, unfinished};
 use crate::model::container_config::Difference;
 use crate::model::observed::{InfluxdbState, Observed, PortHolder, RunState, VolumeState};
 use crate::model::role::{PerRole, Role};
-use crate::model::stack::Stack;
+use crate::model::stack::{DashboardId, Stack};
 use crate::model::upgrade::{Upgrade, UpgradeState};
 
 /// The plan that turns the observed state into the desired state.
@@ -49,15 +49,16 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let mut plan = Plan { items, login: seen.grafana.login.accepted.or(first_login) };
     if stack.container(Role::Grafana).is_some() && !plan.rolls_back() {
         // After the query, because accepting a new version also queries through the data source.
-        plan.items.extend(upgrade.and_then(finish_upgrade));
+        let edited = plan.finding(Resource::Dashboard(DashboardId::Bundled)) == Some(&Finding::Edited);
+        plan.items.extend(upgrade.and_then(|upgrade| finish_upgrade(upgrade, edited)));
     }
     plan
 }
 
 /// Accepts the new image once it answers the dashboard's queries.
-fn finish_upgrade(upgrade: &Upgrade) -> Option<Item> {
+fn finish_upgrade(upgrade: &Upgrade, edited: bool) -> Option<Item> {
     let finding = Finding::Requested("the new image is not accepted yet");
-    let steps = [Step::ProveDashboard, Step::EndUpgrade(None)].map(|step| (Phase::End, step));
+    let steps = [Step::ProveDashboard { edited }, Step::EndUpgrade(None)].map(|step| (Phase::End, step));
     let is_tried = upgrade.state == UpgradeState::Unproven;
     is_tried.then(|| Item { steps: steps.into(), ..Item::new(Resource::Upgrade, finding, vec![]) })
 }
@@ -73,6 +74,15 @@ pub fn withdraw<'a>(seen: &Observed, executed: impl DoubleEndedIterator<Item = &
     let steps = server::removal(Role::Grafana, actual, seen.grafana.content.as_ref());
     let finding = Finding::Requested("not needed any more");
     Some(Plan::new(vec![Item::new(Resource::Server(Role::Grafana), finding, steps)]))
+}
+
+/// Withdraws the announced version of a Grafana whose start failed before it ran.
+#[must_use]
+pub fn withdraw_announcement(step: Option<&Step>, cause: FailureCause) -> Option<Plan> {
+    let has_not_run = step == Some(&Step::StartContainer(Role::Grafana)) && cause == FailureCause::Unpublished;
+    let finding = Finding::Requested("it was not started");
+    let item = Item::new(Resource::Server(Role::Grafana), finding, vec![Step::ClearIntendedVersion]);
+    has_not_run.then(|| Plan::new(vec![item]))
 }
 
 impl UpOptions {

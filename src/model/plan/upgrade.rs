@@ -22,8 +22,12 @@ pub(super) fn before_start(context: &ServerContext<'_>, image: &NamedImage) -> V
     }
     let mut steps = protect(context, image);
     let name = &image.name;
-    let version = name.version().filter(|version| context.last.newest < Some(*version));
-    steps.extend(version.map(|version| Step::WriteIntendedVersion { version, image: name.clone() }));
+    if let Some(version) = name.version().filter(|version| context.last.newest < Some(*version)) {
+        // An announcement may be withdrawn later, together with the one that it replaces.
+        let replaced = context.last.announced.as_ref();
+        steps.extend(replaced.and_then(|one| Some(Step::WriteVersion { version: one.version, image: one.image()? })));
+        steps.push(Step::WriteIntendedVersion { version, image: name.clone() });
+    }
     steps
 }
 
