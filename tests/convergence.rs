@@ -107,7 +107,7 @@ fn ends_in_round(world: &mut World, desired: &Stack, case: Case, options: &mut U
         if matches!(phase, Phase::Network | Phase::Preparation | Phase::Trial) {
             assert_kept(&first, world, phase);
         }
-        if world.execute(case, plan.login, &step) {
+        if world.execute(case, seen.grafana.login.accepted, &step) {
             continue;
         }
         let answered = matches!(seen.grafana.response, ServerResponse::Answering(_));
@@ -205,7 +205,7 @@ fn check(world: &World, desired: &Stack, case: Case) -> usize {
             let is_end = interrupted == order.len();
             let run = || {
                 if let Some((_, step)) = order[..interrupted].last().filter(|_| proceeds) {
-                    proceeds = crashed.execute(case, plan.login, step);
+                    proceeds = crashed.execute(case, seen.grafana.login.accepted, step);
                 }
                 // The other order of lanes is tried as a whole: its intermediate states are worlds of their own.
                 let is_tried = index == 0 || is_end;
@@ -421,7 +421,7 @@ fn a_declined_retention_is_never_remembered() {
                     return;
                 }
                 let [order, _] = orders(&plan);
-                if !order.into_iter().all(|(_, step)| world.execute(case, plan.login, &step)) {
+                if !order.into_iter().all(|(_, step)| world.execute(case, seen.grafana.login.accepted, &step)) {
                     return;
                 }
             }

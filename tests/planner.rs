@@ -359,7 +359,7 @@ fn an_edited_dashboard_is_kept_unless_overwriting_is_requested() {
     let replaced = plan::up(&desired, &seen, options);
     assert_eq!(
         steps(&replaced),
-        [Step::SaveDashboard { id: DashboardId::Bundled, replaces, fresh: false }],
+        [Step::SaveDashboard { id: DashboardId::Bundled, replaces }],
         "Grafana compares the version with its own"
     );
 }

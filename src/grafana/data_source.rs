@@ -205,8 +205,7 @@ impl Grafana {
         }
     }
 
-    /// Creates the data source, or replaces the one that was created for `replaces`. A new one becomes the default if
-    /// there is none.
+    /// Creates the data source, or replaces the one that was created for `replaces`.
     ///
     /// # Errors
     /// [`Error::Foreign`] if another owner's data source is in its place, [`Error::Raced`] if another process created
@@ -216,13 +215,13 @@ impl Grafana {
         stack: &Stack,
         password: Option<&Secret>,
         replaces: Option<&MadeFor>,
+        becomes_default: bool,
     ) -> Result<()> {
         let doing = "save the data source";
         let mut source = DataSource::new(&stack.data_source);
         let (method, path) = match replaces {
             None => {
-                // Grafana would make another one lose that role without a word.
-                source.is_default = !self.data_sources().await?.iter().any(|other| other.is_default);
+                source.is_default = becomes_default;
                 ("POST", "/api/datasources".to_string())
             }
             Some(made_for) => {

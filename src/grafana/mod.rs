@@ -164,6 +164,7 @@ impl Grafana {
                 organisation,
                 folder: FolderState::Missing,
                 data_source: DataSourceState::Missing,
+                has_default_source: false,
                 dashboard: DashboardState::Missing,
                 user_dashboards: Vec::new(),
                 alerts: AlertRulesState::NotRead,
@@ -204,7 +205,17 @@ impl Grafana {
         }
         let user_dashboards = dashboards.split_off(1);
         let dashboard = dashboards.pop().unwrap_or(DashboardState::Missing);
-        Ok(GrafanaState { organisation, folder, data_source, dashboard, user_dashboards, alerts, query, catalogue })
+        Ok(GrafanaState {
+            organisation,
+            folder,
+            data_source,
+            has_default_source: sources.iter().any(|source| source.is_default),
+            dashboard,
+            user_dashboards,
+            alerts,
+            query,
+            catalogue,
+        })
     }
 
     /// Makes the dashboard the organisation's home page, unless it has one: Grafana would replace it without a word. If

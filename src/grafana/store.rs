@@ -154,8 +154,7 @@ impl Grafana {
     }
 
     /// Creates a dashboard, or replaces an observed one, which stays in its folder. Grafana rejects the save if another
-    /// one came first: with Grafana's `overwrite`, even a dashboard of the same title could be replaced. On a `fresh`
-    /// server no object was observed.
+    /// one came first: with Grafana's `overwrite`, even a dashboard of the same title could be replaced.
     ///
     /// # Errors
     /// [`Error::Foreign`] if another owner's object is in its place, [`Error::Raced`] if another
@@ -165,20 +164,15 @@ impl Grafana {
         stack: &Stack,
         id: DashboardId,
         replaces: Option<&ActualDashboard>,
-        fresh: bool,
     ) -> Result<()> {
         let doing = "save the dashboard";
         let body = self.dashboard_save(stack, id, replaces).await?;
         let answer = self.send_dashboard(doing, &body).await?;
         match answer.status {
             // A title that is taken stays taken.
-            412 if !fresh && answer.json::<SaveResult>().status == "name-exists" => {
+            412 if answer.json::<SaveResult>().status == "name-exists" => {
                 let (_, title, _) = stack.dashboard_identity(id);
                 Err(foreign(&format!("another dashboard called {title:?} in the same folder")))
-            }
-            // The next observation finds the conflicting object.
-            400..=499 if fresh && answer.status != 403 => {
-                Err(Error::Raced { doing: doing.into(), why: answer.message() })
             }
             // Another process saved it, or deleted it.
             404 if replaces.is_none() => self.expect_success(doing, &answer),

@@ -13,7 +13,6 @@ use super::observe::health;
 use crate::engine::{Creation, is_of_this_machine};
 use crate::error::{Error, Refusal, Result};
 use crate::model::event::{Event, ExecutedStep};
-use crate::model::login::Credential;
 use crate::model::observed::PortHolder;
 use crate::model::plan::{ContainerUse, Finding, NewContainer, Phase, Plan, Step};
 use crate::model::role::{PerRole, Role};
@@ -64,7 +63,7 @@ impl Session {
             let mut done: PerRole<Vec<_>> = PerRole::default();
             let lanes = connections.iter_mut().zip(done.iter_mut()).map(|(connection, done)| {
                 let steps = plan.lane(phase, connection.role).collect::<Vec<_>>();
-                self.run_lane((steps, plan.login), connection, done, grafana_started)
+                self.run_lane(steps, connection, done, grafana_started)
             });
             let lanes: FuturesUnordered<_> = lanes.collect();
             let result: Result<(), RunFailure> = if phase.completes_every_lane() {
@@ -83,7 +82,7 @@ impl Session {
     /// Grafana takes longer, so InfluxDB's start waits for `grafana_started`.
     async fn run_lane(
         &self,
-        (steps, login): (Vec<(&Step, &Finding)>, Option<Credential>),
+        steps: Vec<(&Step, &Finding)>,
         connection: &mut Connection,
         done: &mut Vec<ExecutedStep>,
         grafana_started: Option<&Notify>,
@@ -101,7 +100,7 @@ impl Session {
             }
             self.listener.on(Event::Started(step));
             // Boxed because the future is as large as the largest step, and it is nested many times.
-            let result = Box::pin(self.execute(connection, login, step.clone(), deadline)).await;
+            let result = Box::pin(self.execute(connection, step.clone(), deadline)).await;
             if let (Some(grafana), Step::StartContainer(Role::Grafana)) = (grafana_started, step) {
                 grafana.notify_one();
             }
@@ -141,17 +140,11 @@ impl Session {
         error
     }
 
-    /// Executes one step, which may wait for a server until `deadline`. `login` is the plan's.
-    async fn execute(
-        &self,
-        connection: &mut Connection,
-        login: Option<Credential>,
-        step: Step,
-        deadline: Instant,
-    ) -> Result<()> {
+    /// Executes one step, which may wait for a server until `deadline`.
+    async fn execute(&self, connection: &mut Connection, step: Step, deadline: Instant) -> Result<()> {
         let stack = &self.stack;
         let instance = &stack.instance;
-        let mut grafana = async || self.signed_in(connection, login).await;
+        let mut grafana = async || self.grafana(connection).await;
         match step {
             Step::PullImage(role) => self.docker()?.pull(self.spec(role)?).await,
             Step::CheckAddress(role, publish) => {
@@ -206,11 +199,12 @@ impl Session {
             }
             Step::CreateOrganisation(name) => grafana().await?.create_organisation(&name).await,
             Step::CreateFolder { title } => grafana().await?.create_folder(instance, &title).await,
-            Step::SaveDataSource { replaces } => {
-                grafana().await?.save_data_source(stack, self.influxdb_secret(), replaces.as_ref()).await
+            Step::SaveDataSource { replaces, becomes_default } => {
+                let secret = self.influxdb_secret();
+                grafana().await?.save_data_source(stack, secret, replaces.as_ref(), becomes_default).await
             }
-            Step::SaveDashboard { id, replaces, fresh } => {
-                grafana().await?.save_dashboard(stack, id, replaces.as_deref(), fresh).await
+            Step::SaveDashboard { id, replaces } => {
+                grafana().await?.save_dashboard(stack, id, replaces.as_deref()).await
             }
             Step::DeleteDashboard { id, observed } => grafana().await?.delete_dashboard(stack, id, &observed).await,
             Step::DeleteFolder { title } => grafana().await?.delete_folder(instance, &title).await,

@@ -231,18 +231,6 @@ impl Session {
         Ok(client)
     }
 
-    /// Like [`Self::grafana`], but signs in with the plan's login if no login was accepted yet: Grafana was just created.
-    pub(super) async fn signed_in(
-        &self,
-        connection: &mut Connection,
-        planned: Option<Credential>,
-    ) -> Result<Rc<Grafana>> {
-        if let (None, Some(credential)) = (connection.attempts.accepted(), planned) {
-            self.try_login(connection, credential).await?;
-        }
-        self.grafana(connection).await
-    }
-
     /// Signs in once. Nothing is sent before the server is known to be the container.
     pub(super) async fn try_login(&self, connection: &mut Connection, credential: Credential) -> Result<()> {
         self.expect_the_container(connection).await?;

@@ -75,7 +75,7 @@ impl Session {
                 NextCheck::SaveAgain => {
                     if may_save {
                         let replaces = desired.made_for();
-                        grafana.save_data_source(&self.stack, self.influxdb_secret(), Some(&replaces)).await?;
+                        grafana.save_data_source(&self.stack, self.influxdb_secret(), Some(&replaces), false).await?;
                     }
                     checks.saved(Instant::now());
                 }

@@ -146,6 +146,7 @@ pub(crate) fn grafana_state() -> GrafanaState {
         organisation: OrganisationState::Present,
         folder: FolderState::NotConfigured,
         data_source: DataSourceState::Missing,
+        has_default_source: false,
         dashboard: DashboardState::Missing,
         user_dashboards: vec![],
         alerts: AlertRulesState::NotRead,

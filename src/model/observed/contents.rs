@@ -23,6 +23,8 @@ pub struct GrafanaState {
     pub organisation: OrganisationState,
     pub folder: FolderState,
     pub data_source: DataSourceState,
+    /// A data source of the organisation is its default.
+    pub has_default_source: bool,
     /// The bundled dashboard.
     pub dashboard: DashboardState,
     /// The user's dashboards, in the stack's order; empty if they could not be read.

@@ -53,8 +53,7 @@ pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
 /// does not answer.
 #[must_use]
 pub fn deregister(stack: &Stack, seen: &Observed) -> Option<Plan> {
-    let items = deregistration(stack, seen.grafana_state()?);
-    Some(Plan { items, login: seen.grafana.login.accepted })
+    Some(Plan::new(deregistration(stack, seen.grafana_state()?)))
 }
 
 fn removal(resource: Resource, found: bool, step: Step) -> Item {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{BlockReason, Blocker, Finding, Item, Kept, Resource, Step, UpOptions};
+use super::{BlockReason, Blocker, Finding, Item, Kept, Phase, Resource, Step, UpOptions};
 use crate::model::container_config::Difference;
 use crate::model::invocation::shell_word;
 use crate::model::observed::{
@@ -12,10 +12,9 @@ use crate::model::observed::{
 use crate::model::role::Role;
 use crate::model::stack::{DashboardId, DesiredDataSource, MadeFor, Stack};
 
-/// Plans the objects inside Grafana. On a `fresh` one, no object exists; otherwise steps whose facts are unknown are
-/// a prediction. The data source comes last: its existence shows that all objects before it, including the home page,
+/// Plans the objects inside Grafana. As long as its content is unknown, the steps are a prediction. The data source comes last: its existence shows that all objects before it, including the home page,
 /// were once created.
-pub(super) fn inside(stack: &Stack, known: Option<&GrafanaState>, options: UpOptions, fresh: bool) -> Vec<Item> {
+pub(super) fn inside(stack: &Stack, known: Option<&GrafanaState>, options: UpOptions) -> Vec<Item> {
     let mut items = Vec::new();
     items.extend(organisation(stack, known));
     // If the organisation is ambiguous, nothing was read.
@@ -24,7 +23,7 @@ pub(super) fn inside(stack: &Stack, known: Option<&GrafanaState>, options: UpOpt
         !matches!(grafana.organisation, OrganisationState::Ambiguous(_) | OrganisationState::Unreadable(_))
     };
     let known = known.filter(is_seen);
-    let dashboards: Vec<Item> = stack.dashboards().map(|id| dashboard(stack, known, id, options, fresh)).collect();
+    let dashboards: Vec<Item> = stack.dashboards().map(|id| dashboard(stack, known, id, options)).collect();
     let is_new = |item: &Item| matches!(item.finding, Finding::Missing | Finding::Unknown);
     if stack.folder.is_some() && dashboards.iter().any(is_new) {
         items.push(folder(stack, known));
@@ -32,9 +31,12 @@ pub(super) fn inside(stack: &Stack, known: Option<&GrafanaState>, options: UpOpt
     items.extend(dashboards);
     items.push(data_source(stack, known, options));
     items.extend(super::alerts::alerts(stack, known, options));
-    if is_unreadable {
-        for item in &mut items {
+    for item in &mut items {
+        if is_unreadable {
             item.steps.clear();
+        }
+        if known.is_none() {
+            item.until = Phase::Changes;
         }
     }
     items
@@ -164,14 +166,12 @@ fn folder(stack: &Stack, known: Option<&GrafanaState>) -> Item {
     Item::with_step(Resource::Folder, finding, Step::CreateFolder { title })
 }
 
-fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: DashboardId, options: UpOptions, fresh: bool) -> Item {
+fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: DashboardId, options: UpOptions) -> Item {
     let resource = Resource::Dashboard(id);
     let (uid, ..) = stack.dashboard_identity(id);
     let moves = moves(stack, options);
-    let create = || vec![Step::SaveDashboard { id, replaces: None, fresh }];
-    let replace = |actual: &ActualDashboard| {
-        vec![Step::SaveDashboard { id, replaces: Some(Box::new(actual.clone())), fresh: false }]
-    };
+    let create = || vec![Step::SaveDashboard { id, replaces: None }];
+    let replace = |actual: &ActualDashboard| vec![Step::SaveDashboard { id, replaces: Some(Box::new(actual.clone())) }];
     let other = |actual: &ActualDashboard| {
         let made_for = actual.made_for.as_ref().filter(|_| !moves)?;
         Some(conflict(stack, &dashboard_name(stack, id), elsewhere(stack, made_for)?))
@@ -303,7 +303,9 @@ fn data_source(stack: &Stack, known: Option<&GrafanaState>, options: UpOptions) 
             }
         }
     };
-    Item::with_step(Resource::DataSource, finding, Step::SaveDataSource { replaces })
+    // Grafana would make another one lose that role without a word.
+    let becomes_default = known.is_some_and(|grafana| !grafana.has_default_source);
+    Item::with_step(Resource::DataSource, finding, Step::SaveDataSource { replaces, becomes_default })
 }
 
 /// The differences of the stored data source. Settings for a proxy in front of InfluxDB are known

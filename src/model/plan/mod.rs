@@ -38,7 +38,6 @@ pub(crate) use self::settings::unknown_settings;
 pub use self::step::{ContainerUse, NewContainer, Phase, Step};
 pub use self::up::{up, withdraw, withdraw_announcement};
 use super::container_config::Difference;
-use super::login::Credential;
 use super::observed::Unreadable;
 use super::role::Role;
 use super::stack::DashboardId;
@@ -60,8 +59,6 @@ pub struct UpOptions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub items: Vec<Item>,
-    /// The login of the steps in Grafana; `None` if only an observation reveals it.
-    pub login: Option<Credential>,
 }
 
 /// The finding about one resource and the steps for it.
@@ -257,7 +254,7 @@ impl Plan {
     /// A plan whose steps all depend on known facts.
     #[must_use]
     pub(crate) const fn new(items: Vec<Item>) -> Self {
-        Self { items, login: None }
+        Self { items }
     }
 
     /// All steps with their reasons, in the order of execution. Those after [`Self::until`] are a prediction.
@@ -303,7 +300,7 @@ impl Plan {
             steps: item.steps.iter().filter(|(_, step)| is_kept(step)).cloned().collect(),
             ..item.clone()
         });
-        Self { items: items.collect(), login: self.login }
+        Self::new(items.collect())
     }
 
     /// Whether it restores the previous database.

@@ -5,8 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::blockers::foreign;
 use super::login::{
-    LoginTask, first_login, is_fresh, is_in_place, new_source, private_start, store, task, unsafe_default,
-    unverifiable, write_first_password,
+    LoginTask, is_in_place, new_source, private_start, store, task, unsafe_default, unverifiable, write_first_password,
 };
 use super::running::start;
 use super::server::{ServerContext, ServerPlan, removal_phase};
@@ -47,13 +46,7 @@ pub(super) fn rebuild(
     plan.add(Phase::Changes, write_first_password(context, password));
     plan.add(Phase::Changes, upgrade::before_start(context, &upgrade::desired_image(context)));
     plan.add(Phase::Changes, [Step::StartContainer(role), Step::AwaitAnswer(role)]);
-    if role != Role::Grafana {
-        return Ok(plan);
-    }
-    if is_fresh(context) {
-        return Ok(ServerPlan { login: Some(first_login(context, password)), ..plan });
-    }
-    Ok(plan.until(Phase::Changes))
+    Ok(plan)
 }
 
 /// Pulls a missing image, and checks the address.

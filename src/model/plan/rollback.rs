@@ -122,7 +122,7 @@ mod tests {
         let (refused, postponed) = (Some(UpgradeState::Refused), Some(UpgradeState::Postponed));
         let start = || Some(Step::StartContainer(Role::Grafana));
         let wait = || Some(Step::AwaitAnswer(Role::Grafana));
-        let save = || Some(Step::SaveDashboard { id: DashboardId::Bundled, replaces: None, fresh: false });
+        let save = || Some(Step::SaveDashboard { id: DashboardId::Bundled, replaces: None });
         let server = Blocked(Resource::Server(Role::Grafana), BlockReason::Server);
         for (step, cause, expected) in [
             // The image does not start.
@@ -149,7 +149,7 @@ mod tests {
             (Some(Step::AwaitAnswer(Role::Influxdb)), NOT_READY, None),
             (save(), Answer(500), refused),
             (save(), Answer(403), None),
-            (Some(Step::SaveDataSource { replaces: None }), Answer(503), refused),
+            (Some(Step::SaveDataSource { replaces: None, becomes_default: true }), Answer(503), refused),
             (Some(Step::VerifyQuery { may_save: true }), NOT_READY, refused),
             (Some(Step::ProveDashboard { edited: false }), NOT_READY, refused),
             (Some(Step::SetHome { uid: "x".into() }), Answer(500), None),

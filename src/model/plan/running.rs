@@ -1,7 +1,7 @@
 //! Plans a container that matches its configuration: a running one, one that is paused, and one to start.
 
 use super::blockers::{migrated, not_the_container, refused, unusable_server};
-use super::login::{change_default, first_login, is_fresh, reset, store, try_login, write_first_password};
+use super::login::{change_default, reset, store, try_login, write_first_password};
 use super::server::{ServerContext, ServerPlan};
 use super::{BlockReason, Blocker, Finding, Phase, Step, upgrade};
 use crate::model::container_config::Difference;
@@ -24,12 +24,7 @@ pub(super) fn paused(context: &ServerContext<'_>) -> ServerPlan {
 
 /// Starts an existing container.
 pub(super) fn start_again(context: &ServerContext<'_>, finding: Finding, actual: &OurContainer) -> ServerPlan {
-    let plan = ServerPlan::new(finding).with(Phase::Changes, start(context, actual));
-    if !is_fresh(context) {
-        return plan.until(Phase::Changes);
-    }
-    let login = (context.spec.role == Role::Grafana).then(|| first_login(context, actual.password_source()));
-    ServerPlan { login, ..plan }
+    ServerPlan::new(finding).with(Phase::Changes, start(context, actual))
 }
 
 /// The steps that start an existing container. The run that created it may have ended before it

@@ -7,7 +7,6 @@ use super::blockers::{managed_server, not_the_container, refused, unusable_serve
 use super::container::{container, needs_content};
 use super::{BlockReason, Blocker, Finding, Item, Phase, Resource, Step, UpOptions};
 use crate::model::last_run::LastRun;
-use crate::model::login::Credential;
 use crate::model::observed::{
     ContainerState, ManagedServer, ObservedServer, OurContainer, RunState, ServerResponse, VolumeState,
 };
@@ -75,12 +74,11 @@ pub(super) struct ServerPlan {
     pub(super) finding: Finding,
     pub(super) steps: Vec<(Phase, Step)>,
     pub(super) until: Phase,
-    pub(super) login: Option<Credential>,
 }
 
 impl ServerPlan {
     pub(super) const fn new(finding: Finding) -> Self {
-        Self { finding, steps: vec![], until: Phase::End, login: None }
+        Self { finding, steps: vec![], until: Phase::End }
     }
 
     pub(super) fn blocked(blocker: Blocker) -> Self {
@@ -122,13 +120,8 @@ pub(super) struct PlanInputs<'a> {
     pub(super) time: u128,
 }
 
-/// Plans one server; also returns the login that Grafana will have after its first start.
-pub(super) fn server(
-    inputs: &PlanInputs<'_>,
-    role: Role,
-    seen: &ObservedServer,
-    frees_port_first: bool,
-) -> (Item, Option<Credential>) {
+/// Plans one server.
+pub(super) fn server(inputs: &PlanInputs<'_>, role: Role, seen: &ObservedServer, frees_port_first: bool) -> Item {
     let &PlanInputs { stack, options, upgrade, time } = inputs;
     let planned = match stack.service(role) {
         Service::External { url } => external(stack, role, &url.to_string(), seen, frees_port_first),
@@ -138,10 +131,10 @@ pub(super) fn server(
             container(&ServerContext { stack, spec, seen, options, frees_port_first, upgrade, last, time })
         }
     };
-    let ServerPlan { finding, steps, until, login } = planned.unwrap_or_else(ServerPlan::blocked);
+    let ServerPlan { finding, steps, until } = planned.unwrap_or_else(ServerPlan::blocked);
     // No step depends on what only a running InfluxDB reveals.
     let until = if role == Role::Grafana { until } else { Phase::End };
-    (Item { resource: Resource::Server(role), finding, steps, until }, login)
+    Item { resource: Resource::Server(role), finding, steps, until }
 }
 
 /// Plans an external server. A managed container that it replaces is removed once the server has answered.

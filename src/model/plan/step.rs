@@ -119,16 +119,16 @@ pub enum Step {
     },
     /// Create or replace the data source.
     SaveDataSource {
-        /// The target of the one that it replaces; `None` creates one.
+        /// The target of the one that it replaces, which keeps its role; `None` creates one.
         replaces: Option<MadeFor>,
+        /// A new one becomes the default.
+        becomes_default: bool,
     },
     /// Create or replace a dashboard.
     SaveDashboard {
         id: DashboardId,
         /// The dashboard that it replaces, as observed; `None` creates one.
         replaces: Option<Box<ActualDashboard>>,
-        /// The server is new, so that no dashboard was observed on it.
-        fresh: bool,
     },
     /// Make the dashboard with that uid the organisation's home page, if it has none.
     SetHome {

@@ -26,7 +26,7 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let servers =
         PerRole::from_fn(|role| server(&inputs, role, seen.server(role), frees_port_first(stack, seen, role)));
     let is_known = unknown_settings(stack).is_none();
-    let is_kept = |role| is_known && keeps_content(&servers.get(role).0);
+    let is_kept = |role| is_known && keeps_content(servers.get(role));
     let kept_influxdb = seen.influxdb_state().filter(|_| is_kept(Role::Influxdb));
     let kept_grafana = seen.grafana_state().filter(|_| is_kept(Role::Grafana));
     let database = database(stack, kept_influxdb);
@@ -36,17 +36,15 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
         Some(blocker) => Some(Item::new(Resource::Settings, blocker.into(), vec![])),
         None => settings(stack, &seen.settings, keeps_retention),
     });
-    let first_login = servers.iter().find_map(|(_, login)| *login);
-    // The first login is known in advance only if no Grafana has run on the volume.
-    let inside = grafana::inside(stack, kept_grafana, options, first_login.is_some());
+    let inside = grafana::inside(stack, kept_grafana, options);
     let query = grafana::query(kept_grafana, &database, &inside);
-    items.extend(servers.into_iter().map(|(item, _)| item));
+    items.extend(servers.into_iter());
     items.extend(foreign);
     items.push(database);
     items.extend(retention);
     items.extend(inside);
     items.push(query);
-    let mut plan = Plan { items, login: seen.grafana.login.accepted.or(first_login) };
+    let mut plan = Plan::new(items);
     if stack.container(Role::Grafana).is_some() && !plan.rolls_back() {
         // After the query, because accepting a new version also queries through the data source.
         let edited = plan.finding(Resource::Dashboard(DashboardId::Bundled)) == Some(&Finding::Edited);
