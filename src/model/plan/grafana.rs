@@ -12,8 +12,8 @@ use crate::model::observed::{
 use crate::model::role::Role;
 use crate::model::stack::{DashboardId, DesiredDataSource, MadeFor, Stack};
 
-/// Plans the objects inside Grafana. As long as its content is unknown, the steps are a prediction. The data source comes last: its existence shows that all objects before it, including the home page,
-/// were once created.
+/// Plans the objects inside Grafana. As long as its content is unknown, the steps are a prediction. The data source
+/// comes last: its existence shows that all objects before it, including the home page, were once created.
 pub(super) fn inside(stack: &Stack, known: Option<&GrafanaState>, options: UpOptions) -> Vec<Item> {
     let mut items = Vec::new();
     items.extend(organisation(stack, known));
