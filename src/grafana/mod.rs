@@ -65,7 +65,7 @@ const EXPRESSION: &str = "__expr__";
 pub(crate) struct Grafana {
     http: Http,
     choice: Choice,
-    version: Cell<Option<Version>>,
+    version: Option<Version>,
     organisation: Cell<Option<u64>>,
 }
 
@@ -90,10 +90,10 @@ lenient! {
 }
 
 impl Grafana {
-    /// A client for the server behind `http`, which has the credentials.
+    /// A client for the server behind `http`, which has the credentials. An unknown version counts as the newest one.
     #[must_use]
-    pub(crate) const fn new(http: Http, choice: Choice) -> Self {
-        Self { http, choice, version: Cell::new(None), organisation: Cell::new(None) }
+    pub(crate) const fn new(http: Http, choice: Choice, version: Option<Version>) -> Self {
+        Self { http, choice, version, organisation: Cell::new(None) }
     }
 
     /// Whether the server is ready, and its version. The request is sent without credentials.
@@ -118,7 +118,6 @@ impl Grafana {
                 None,
             );
         }
-        self.version.set(version.as_deref().and_then(Version::parse));
         (ServerResponse::Answering(()), version)
     }
 
@@ -130,17 +129,12 @@ impl Grafana {
         Ok(self.http.anonymous().send(Request::new("GET", HEALTH)).await?.date())
     }
 
-    /// Uses a version that another client has read.
-    pub(crate) fn assume_version(&self, version: Option<Version>) {
-        self.version.set(version);
-    }
-
     fn api(&self) -> Api {
-        Api::of(self.version.get())
+        Api::of(self.version)
     }
 
     fn has(&self, capability: Capability) -> bool {
-        capability.is_in(self.version.get())
+        capability.is_in(self.version)
     }
 
     /// Reads the server's content. If the login is rejected, no second request is sent with it.

@@ -218,7 +218,7 @@ impl Session {
 
     async fn remove(&self, connection: &mut Connection, role: Role) -> Result<()> {
         let known = connection.held().cloned();
-        connection.hold(None);
+        connection.hold(None, self.stack.container(role).is_some());
         self.docker()?.remove_container(&self.stack.instance, role, known.as_deref()).await
     }
 
@@ -232,7 +232,7 @@ impl Session {
             image: new.image_id.as_deref(),
         };
         let id = self.docker()?.create_container(creation, spec, &new.config).await?;
-        connection.hold(Some(id));
+        connection.hold(Some(id), true);
         self.move_to(connection, Some(spec.config.publish));
         Ok(())
     }

@@ -42,12 +42,12 @@ impl Connection {
         }
     }
 
-    /// Sets the container; another container may have another login.
-    pub(super) fn hold(&mut self, container: Option<String>) {
-        if self.container != container {
-            self.container = container;
+    /// Sets the container; another container that serves the role may have another login.
+    pub(super) fn hold(&mut self, container: Option<String>, serves: bool) {
+        if self.container != container && serves {
             (self.attempts, self.version, self.client) = (LoginAttempts::default(), None, None);
         }
+        self.container = container;
     }
 
     pub(super) fn accept(&mut self, attempt: Attempt) {

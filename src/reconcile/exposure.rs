@@ -30,7 +30,7 @@ pub(super) async fn exposures(stack: &Stack, seen: &Observed, own: IpAddr, liste
     };
     let grafana = async {
         let url = url_at(stack, Role::Grafana, own).filter(|_| is_open)?;
-        let server = Grafana::new(client(Role::Grafana, &url, listener)?, grafana::Choice::OfAccount);
+        let server = Grafana::new(client(Role::Grafana, &url, listener)?, grafana::Choice::OfAccount, None);
         let (health, _) = server.health(PROBE).await;
         (health == ServerResponse::Answering(())).then(|| exposure(Role::Grafana, &url, System::HERE))
     };

@@ -7,7 +7,7 @@ use super::Session;
 use super::connection::Connection;
 use crate::error::{Error, Result};
 use crate::grafana::Grafana;
-use crate::http::{Auth, PROBE};
+use crate::http::Auth;
 use crate::model::login::{
     Attempt, Credential, DefaultLogin, FormLogin, LoginAttempts, LoginState, NextLogin, SignedInAccount, next_login,
 };
@@ -88,7 +88,6 @@ impl Session {
                 return Ok((ServerResponse::Refusing(rejection), LoginState::default()));
             };
             let client = self.grafana_client(connection, self.auth(&attempt));
-            client.assume_version(connection.version);
             let signed_in = if is_anonymous { client.try_to_sign_in().await } else { Ok(()) };
             let response = match signed_in {
                 Ok(()) => client.observe(&self.stack, influxdb_runs).await,
@@ -218,13 +217,6 @@ impl Session {
             });
         };
         let client = self.grafana_client(connection, self.auth(accepted));
-        // Requests depend on the version, which is unknown for a Grafana that this plan has created.
-        client.assume_version(connection.version);
-        if connection.version.is_none()
-            && let (ServerResponse::Silent(why) | ServerResponse::Starting(why), _) = client.health(PROBE).await
-        {
-            return Err(Error::Raced { doing: "read Grafana's version".into(), why });
-        }
         client.enter(self.stack.organisation.as_deref()).await?;
         let client = Rc::new(client);
         connection.client = Some(Rc::clone(&client));

@@ -119,7 +119,8 @@ impl Session {
     /// Records a role's container and its address: the actual one while it runs, otherwise the desired one.
     fn locate(&self, connection: &mut Connection, container: &ContainerState) {
         let actual = container.ours();
-        connection.hold(actual.map(|actual| actual.id.clone()));
+        let serves = self.stack.container(connection.role).is_some();
+        connection.hold(actual.map(|actual| actual.id.clone()), serves);
         match (self.stack.service(connection.role), actual) {
             // Another server may answer at the desired address.
             (Service::Container(_), Some(actual)) if matches!(actual.run, RunState::Running | RunState::Paused) => {
@@ -183,7 +184,7 @@ impl Session {
             (_, Service::Container(_)) => grafana::Choice::First,
             (_, Service::External { .. }) => grafana::Choice::OfAccount,
         };
-        Grafana::new(connection.http.with_auth(auth), choice)
+        Grafana::new(connection.http.with_auth(auth), choice, connection.version)
     }
 
     /// The version of the Grafana that answers, requested without credentials.

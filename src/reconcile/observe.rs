@@ -321,7 +321,7 @@ impl Session {
 pub(super) async fn health(role: Role, http: Http) -> (ServerResponse<()>, Option<String>) {
     match role {
         Role::Influxdb => Influxdb::new(http).version(PROBE).await,
-        Role::Grafana => Grafana::new(http, Choice::First).health(PROBE).await,
+        Role::Grafana => Grafana::new(http, Choice::First, None).health(PROBE).await,
     }
 }
 
