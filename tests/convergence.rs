@@ -36,15 +36,12 @@ fn assert_kept(before: &World, now: &World, phase: Phase) {
 
 /// The situations that were checked, and the rounds that a run takes from each. Many worlds lead to the same one, which
 /// all tests need to visit only once.
-static KNOWN: LazyLock<Mutex<HashMap<u128, usize>>> = LazyLock::new(Mutex::default);
+static KNOWN: LazyLock<Mutex<HashMap<u64, usize>>> = LazyLock::new(Mutex::default);
 
-fn digest(key: &impl Hash) -> u128 {
-    let half = |seed: u8| {
-        let mut hasher = DefaultHasher::new();
-        (seed, key).hash(&mut hasher);
-        u128::from(hasher.finish())
-    };
-    half(0) << 64 | half(1)
+fn digest(key: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Whether a plan requests a confirmation of a shorter retention period.
@@ -388,16 +385,55 @@ fn check_everywhere(case: Case) {
     assert!(worlds_seen > 2_000 && runs > 15_000, "{worlds_seen} worlds, {runs} runs");
 }
 
-#[test]
-fn on_loopback_every_world_and_every_crash_converges() {
-    check_everywhere(Case::default());
+/// Tests that check every world with each of some cases.
+macro_rules! everywhere {
+    ($(fn $name:ident(): $({ $($field:ident: $value:expr),* }),+;)*) => { $(
+        #[test]
+        fn $name() {
+            [$(Case { $($field: $value,)* ..Case::default() }),+].into_iter().for_each(check_everywhere);
+        }
+    )* };
 }
 
-#[test]
-fn every_retention_is_set_and_shortened_only_after_confirmation() {
-    for retention in [DAYS_2, DAYS_90, Retention::Forever] {
-        check_everywhere(Case { retention: Some(retention), ..Case::default() });
-    }
+everywhere! {
+    fn on_loopback_every_world_and_every_crash_converges(): {};
+    fn every_retention_is_set_and_shortened_only_after_confirmation():
+        { retention: Some(DAYS_2) }, { retention: Some(DAYS_90) }, { retention: Some(Retention::Forever) };
+    fn a_users_dashboard_is_imported_from_every_world(): { own: true };
+    fn alert_rules_are_created_and_removed_from_every_world(): { alerts: Some(true) }, { alerts: Some(false) };
+    fn off_loopback_every_world_and_every_crash_converges_and_admin_admin_is_always_rejected(): { open: true };
+    fn a_supplied_password_is_tried_first_and_nothing_changes_if_it_is_rejected():
+        { given: Some(GIVEN) }, { given: Some(OLD) }, { given: Some(DEFAULT) };
+    fn with_a_supplied_password_admin_admin_is_always_rejected():
+        { open: true, given: Some(GIVEN) }, { open: true, given: Some(OLD) };
+    fn another_account_signs_in_and_no_default_password_is_published():
+        { account: Account::New },
+        { account: Account::Other, open: true },
+        { account: Account::New, open: true, given: Some(GIVEN) };
+    fn swapping_ports_loses_nothing_if_a_pull_or_a_login_fails():
+        { ports: Some([3000, 8086]) }, { ports: Some([3000, 8086]), given: Some(GIVEN) },
+        { ports: Some([3000, 4000]) }, { ports: Some([3000, 4000]), given: Some(GIVEN) },
+        { ports: Some([4000, 8086]) }, { ports: Some([4000, 8086]), given: Some(GIVEN) },
+        { ports: Some([3000, 8086]), open: true },
+        { ports: Some([3000, 4000]), open: true },
+        { ports: Some([4000, 8086]), open: true };
+    fn a_reset_converges_from_every_world():
+        { reset: true },
+        { reset: true, given: Some(DEFAULT) },
+        { reset: true, open: true },
+        { reset: true, open: true, given: Some(GIVEN) };
+    fn no_older_grafana_ever_starts_on_a_migrated_database():
+        { upgrade: true },
+        { upgrade: true, open: true },
+        { upgrade: true, given: Some(GIVEN) },
+        { upgrade: true, given: Some(OLD) },
+        { upgrade: true, open: true, given: Some(OLD) };
+    fn an_image_without_a_version_in_its_name_never_migrates_a_database_without_a_copy():
+        { upgrade: true, naming: Naming::Latest }, { upgrade: true, naming: Naming::Digest };
+    fn a_failing_new_image_is_rolled_back_after_every_crash():
+        { upgrade: true, broken: true },
+        { upgrade: true, broken: true, open: true },
+        { upgrade: true, broken: true, given: Some(OLD) };
 }
 
 #[test]
@@ -428,55 +464,6 @@ fn a_declined_retention_is_never_remembered() {
             panic!("does not end: {found:?}");
         });
         assert!(declined > 100, "{declined}");
-    }
-}
-
-#[test]
-fn a_users_dashboard_is_imported_from_every_world() {
-    check_everywhere(Case { own: true, ..Case::default() });
-}
-
-#[test]
-fn alert_rules_are_created_and_removed_from_every_world() {
-    for alerts in [true, false] {
-        check_everywhere(Case { alerts: Some(alerts), ..Case::default() });
-    }
-}
-
-#[test]
-fn off_loopback_every_world_and_every_crash_converges_and_admin_admin_is_always_rejected() {
-    check_everywhere(Case { open: true, ..Case::default() });
-}
-
-#[test]
-fn a_supplied_password_is_tried_first_and_nothing_changes_if_it_is_rejected() {
-    for given in [GIVEN, OLD, DEFAULT] {
-        check_everywhere(Case { given: Some(given), ..Case::default() });
-    }
-}
-
-#[test]
-fn with_a_supplied_password_admin_admin_is_always_rejected() {
-    for given in [GIVEN, OLD] {
-        check_everywhere(Case { open: true, given: Some(given), ..Case::default() });
-    }
-}
-
-#[test]
-fn another_account_signs_in_and_no_default_password_is_published() {
-    let cases = [(Account::New, false, None), (Account::Other, true, None), (Account::New, true, Some(GIVEN))];
-    for (account, open, given) in cases {
-        check_everywhere(Case { open, account, given, ..Case::default() });
-    }
-}
-
-#[test]
-fn swapping_ports_loses_nothing_if_a_pull_or_a_login_fails() {
-    let (influxdb, grafana) = (Role::Influxdb.port(), Role::Grafana.port());
-    for ports in [[grafana, influxdb], [grafana, 4000], [4000, influxdb]] {
-        for (open, given) in [(false, None), (false, Some(GIVEN)), (true, None)] {
-            check_everywhere(Case { ports: Some(ports), open, given, ..Case::default() });
-        }
     }
 }
 
@@ -528,34 +515,6 @@ fn a_supplied_password_is_tried_before_a_grafana_that_is_still_starting_is_remov
         });
     }
     assert!(checked > 100, "{checked}");
-}
-
-#[test]
-fn a_reset_converges_from_every_world() {
-    for (open, given) in [(false, None), (false, Some(DEFAULT)), (true, None), (true, Some(GIVEN))] {
-        check_everywhere(Case { open, given, reset: true, ..Case::default() });
-    }
-}
-
-#[test]
-fn no_older_grafana_ever_starts_on_a_migrated_database() {
-    for (open, given) in [(false, None), (true, None), (false, Some(GIVEN)), (false, Some(OLD)), (true, Some(OLD))] {
-        check_everywhere(Case { open, given, upgrade: true, ..Case::default() });
-    }
-}
-
-#[test]
-fn an_image_without_a_version_in_its_name_never_migrates_a_database_without_a_copy() {
-    for naming in [Naming::Latest, Naming::Digest] {
-        check_everywhere(Case { naming, upgrade: true, ..Case::default() });
-    }
-}
-
-#[test]
-fn a_failing_new_image_is_rolled_back_after_every_crash() {
-    for (open, given) in [(false, None), (true, None), (false, Some(OLD))] {
-        check_everywhere(Case { open, given, upgrade: true, broken: true, ..Case::default() });
-    }
 }
 
 /// The same world with a pending upgrade or a rolled back one. An existing container that may have

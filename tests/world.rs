@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use clipper_metrics::model::address::collide;
-use clipper_metrics::model::alerts::{AlertRule, AlertSettings, Alerts};
+use clipper_metrics::model::alerts::{AlertRule, AlertRules, AlertSettings, Alerts, NewRule};
 use clipper_metrics::model::container_config::{ContainerConfig, PasswordSource};
 use clipper_metrics::model::image::ImageRef;
 use clipper_metrics::model::last_run::image_to_look_up;
@@ -171,7 +171,6 @@ pub struct World {
     pub source: ObjectState,
     /// The alert rules: as desired, unfinished, or missing.
     pub rules: ObjectState,
-    pub home: bool,
     /// Whether Grafana answers with outdated settings.
     pub stale: bool,
     /// Whether a running Grafana does not answer yet.
@@ -246,6 +245,24 @@ impl Case {
         ImageRef::parse(&name).unwrap()
     }
 
+    /// The desired address of a role.
+    fn publish(self, role: Role) -> SocketAddr {
+        let ip = match self {
+            _ if role == Role::Influxdb => Ipv4Addr::LOCALHOST,
+            Self { no_address: true, .. } => Ipv4Addr::new(192, 0, 2, 7),
+            Self { open: true, .. } => Ipv4Addr::UNSPECIFIED,
+            Self { open: false, .. } => Ipv4Addr::LOCALHOST,
+        };
+        (ip, self.port(role)).into()
+    }
+
+    /// The settings to remember.
+    fn values(self) -> BTreeMap<String, Remembered> {
+        let retention = self.retention.map(|time| (Retention::SETTING, time.to_string()));
+        let all = [("database", "d".to_string())].into_iter().chain(retention);
+        all.map(|(name, value)| (name.to_string(), Remembered { value, from_file: false })).collect()
+    }
+
     pub fn named_image(self, version: u64) -> NamedImage {
         NamedImage { name: self.image(Role::Grafana, version), id: Some(version.to_string()) }
     }
@@ -268,27 +285,19 @@ fn secret(password: Password) -> Secret {
 
 pub fn stack(case: Case) -> Stack {
     let own_password = case.given.is_some_and(|given| given != DEFAULT);
-    let spec = |role: Role, address: &str, version, with_file: bool| {
+    let spec = |role: Role, version, with_file: bool| {
         let config = ContainerConfig {
             image: case.image(role, version),
-            publish: SocketAddr::new(address.parse().unwrap(), case.port(role)),
+            publish: case.publish(role),
             password: if with_file { PasswordSource::File } else { PasswordSource::Default },
             ..model::container_config(role)
         };
         Service::Container(Box::new(DesiredContainer { config, ..model::desired_container(role) }))
     };
-    let address = match case {
-        Case { no_address: true, .. } => "192.0.2.7",
-        Case { open: true, .. } => "0.0.0.0",
-        Case { open: false, .. } => "127.0.0.1",
-    };
-    let remembered = |value: String| Remembered { value, from_file: false };
-    let mut values = BTreeMap::from([("database".to_string(), remembered("d".into()))]);
-    values.extend(case.retention.map(|time| (Retention::SETTING.to_string(), remembered(time.to_string()))));
     Stack {
         services: PerRole {
-            influxdb: spec(Role::Influxdb, "127.0.0.1", LABEL, false),
-            grafana: spec(Role::Grafana, address, case.version(), case.open || own_password),
+            influxdb: spec(Role::Influxdb, LABEL, false),
+            grafana: spec(Role::Grafana, case.version(), case.open || own_password),
         },
         retention: case.retention,
         user_dashboards: case.own.then(own_dashboard).into_iter().collect(),
@@ -303,7 +312,7 @@ pub fn stack(case: Case) -> Stack {
             supplies_password: case.given.is_some(),
             is_untried: case.given.is_some() || case.account == Account::New,
         },
-        settings: Some(Settings { values, lost: None }),
+        settings: Some(Settings { values: case.values(), lost: None }),
         ..model::stack()
     }
 }
@@ -334,30 +343,23 @@ pub fn seen_dashboard(thing: ObjectState) -> DashboardState {
     }
 }
 
-fn seen_source(desired: &Stack, thing: ObjectState) -> DataSourceState {
+fn seen_source(thing: ObjectState) -> DataSourceState {
+    let desired = model::data_source();
     let (fields, made_for) = match thing {
         ObjectState::Missing => return DataSourceState::Missing,
-        ObjectState::Right => (desired.data_source.fields(), desired.data_source.made_for()),
+        ObjectState::Right => (desired.fields(), desired.made_for()),
         ObjectState::Wrong => (BTreeMap::new(), MadeFor { url: String::new(), database: String::new(), machine: None }),
     };
     DataSourceState::Ours { fields, made_for, provisioned: false }
 }
 
-fn seen_alerts(thing: ObjectState, case: Case) -> AlertRulesState {
-    let seen = |rule| {
-        let fields = match thing {
-            ObjectState::Missing => return ActualRule::Missing,
-            ObjectState::Wrong => BTreeMap::new(),
-            ObjectState::Right => alert_settings().fields(rule, DesiredDashboard::DEFAULT_OBJECTIVE),
-        };
-        ActualRule::Present { edited: false, provisioned: false, fields, made_for: None }
+fn seen_rule(thing: ObjectState, rule: AlertRule) -> ActualRule {
+    let fields = match thing {
+        ObjectState::Missing => return ActualRule::Missing,
+        ObjectState::Wrong => BTreeMap::new(),
+        ObjectState::Right => alert_settings().fields(rule, DesiredDashboard::DEFAULT_OBJECTIVE),
     };
-    match case.alerts {
-        None => AlertRulesState::NotRead,
-        Some(_) => {
-            AlertRulesState::Seen(ActualAlerts { latency: seen(AlertRule::Latency), silence: seen(AlertRule::Silence) })
-        }
-    }
+    ActualRule::Present { edited: false, provisioned: false, fields, made_for: None }
 }
 
 impl World {
@@ -490,10 +492,16 @@ impl World {
             _ if answering.is_none() => ServerResponse::Silent("it was made so".into()),
             None => ServerResponse::Refusing("wrong password".into()),
             Some(_) => ServerResponse::Answering(ServerContent::from(GrafanaState {
-                data_source: seen_source(desired, self.source),
+                data_source: seen_source(self.source),
                 dashboard: seen_dashboard(self.dashboard),
                 user_dashboards: desired.user_dashboards.iter().map(|_| seen_dashboard(self.own)).collect(),
-                alerts: seen_alerts(self.rules, case),
+                alerts: match case.alerts {
+                    None => AlertRulesState::NotRead,
+                    Some(_) => AlertRulesState::Seen(ActualAlerts {
+                        latency: seen_rule(self.rules, AlertRule::Latency),
+                        silence: seen_rule(self.rules, AlertRule::Silence),
+                    }),
+                },
                 query: match self.source {
                     ObjectState::Missing => Query::Unasked,
                     ObjectState::Right if self.database && self.influxdb.runs() && !self.stale => Query::Ok,
@@ -519,7 +527,7 @@ impl World {
     pub fn observe(&self, desired: &Stack, case: Case) -> Observed {
         let influxdb =
             InfluxdbState { has_database: self.database, retention: Some(self.keeps).filter(|_| self.database) };
-        let mut values = desired.settings.as_ref().unwrap().values.clone();
+        let mut values = case.values();
         values.retain(|name, _| self.settings == ObjectState::Right && (self.remembers || name != Retention::SETTING));
         let values = (self.settings != ObjectState::Missing).then_some(values);
         Observed {
@@ -584,6 +592,7 @@ impl World {
     /// `false` if the step fails, which ends the run.
     #[must_use]
     pub fn execute(&mut self, case: Case, login: Option<Credential>, step: &Step) -> bool {
+        let image_of = |actual: ModelContainer| case.image(Role::Grafana, actual.version);
         match step {
             Step::PullImage(role) => self.server(*role).image = true,
             Step::CheckAddress(role, publish) => {
@@ -603,7 +612,8 @@ impl World {
                 assert!(!self.influxdb.runs() && !self.grafana.runs() && !self.network_is_used, "it is in use");
                 self.lose_network();
             }
-            Step::SaveSettings { keeps_retention, .. } => {
+            Step::SaveSettings { values, keeps_retention } => {
+                assert_eq!(*values, case.values());
                 self.settings = ObjectState::Right;
                 if let Some(desired) = case.retention.filter(|_| !keeps_retention && !self.remembers) {
                     let deletes = self.database && desired.is_shorter_than(self.keeps);
@@ -614,10 +624,12 @@ impl World {
             Step::RemoveSettings => (self.settings, self.remembers, self.restore) = (ObjectState::Missing, false, None),
             Step::BeginRestore(record) => {
                 assert!(self.settings == ObjectState::Missing || self.restore.is_some(), "an instance is overwritten");
+                assert_eq!((&record.values, &record.replaced), (&case.values(), &self.restore.map(restore)));
                 (self.settings, self.restore) = (ObjectState::Right, Some(record.restore.process));
             }
             Step::FinishRestore(record) => {
                 assert_eq!(self.restore.take(), Some(record.restore.process), "another run took it over");
+                assert_eq!(record.values, case.values());
             }
             Step::CreateVolume(role) => self.server(*role).volume = true,
             Step::RemoveVolume(role) => {
@@ -653,14 +665,14 @@ impl World {
                 self.data.db = self.password(*new, case);
                 assert_eq!(self.data.db, self.data.pending, "a run that ends now loses the password");
             }
-            Step::WriteVersion { version, .. } => {
+            Step::WriteVersion { version, image } => {
                 let actual = self.grafana_is(RunState::Running);
-                assert_eq!(Version(1, actual.version), *version);
+                assert_eq!((Version(1, actual.version), &image_of(actual)), (*version, image));
                 (self.data.recorded, self.data.intended) = (Some(actual.version), None);
             }
-            Step::WriteIntendedVersion { version, .. } => {
+            Step::WriteIntendedVersion { version, image } => {
                 let actual = self.grafana_is(RunState::Created);
-                assert_eq!(Version(1, actual.version), *version);
+                assert_eq!((Version(1, actual.version), &image_of(actual)), (*version, image));
                 (self.data.intended, self.intends_container) = (Some(actual.version), true);
             }
             Step::ClearIntendedVersion => {
@@ -702,7 +714,10 @@ impl World {
                 self.server(*role).container = None;
                 self.intends_container &= *role != Role::Grafana;
             }
-            Step::UnpauseContainer(role) => self.server(*role).container.as_mut().unwrap().run = RunState::Running,
+            Step::UnpauseContainer(role) => {
+                let actual = self.server(*role).container.as_mut().unwrap();
+                assert_eq!(std::mem::replace(&mut actual.run, RunState::Running), RunState::Paused);
+            }
             Step::StartContainer(role) => self.start(*role, case.no_address),
             Step::AwaitAnswer(role) => {
                 let actual = self.server(*role).container.unwrap();
@@ -712,14 +727,16 @@ impl World {
                 }
                 self.slow &= *role != Role::Grafana;
             }
-            Step::CreateDatabase { retention, .. } => {
+            Step::CreateDatabase { name, retention } => {
                 assert!(self.influxdb.runs());
+                assert_eq!((name.as_str(), *retention), ("d", case.retention));
                 if !self.database {
                     self.keeps = retention.unwrap_or(Retention::Forever);
                 }
                 self.database = true;
             }
-            Step::SetRetention { from, to, .. } => {
+            Step::SetRetention { database, from, to } => {
+                assert_eq!((database.as_str(), Some(*to)), ("d", case.retention));
                 assert_eq!((self.database, *from), (true, Some(self.keeps)), "the altered period was read before");
                 assert!(self.asked || !to.is_shorter_than(self.keeps), "points are dropped without a question");
                 self.keeps = *to;
@@ -738,20 +755,46 @@ impl World {
     /// Executes a step on an object in Grafana.
     fn execute_in_grafana(&mut self, case: Case, step: &Step) {
         match step {
-            Step::SaveDashboard { id: DashboardId::Bundled, .. } => self.dashboard = ObjectState::Right,
-            Step::SaveDashboard { id: DashboardId::User(0), .. } if case.own => self.own = ObjectState::Right,
-            Step::SetHome { .. } => {
-                assert_ne!(self.dashboard, ObjectState::Missing, "a home page must exist");
-                self.home = true;
+            Step::SaveDashboard { id, replaces, .. } => {
+                let saved = match id {
+                    DashboardId::Bundled => &mut self.dashboard,
+                    DashboardId::User(index) => {
+                        assert!(case.own && *index == 0);
+                        &mut self.own
+                    }
+                };
+                let read = replaces.clone().map_or(DashboardState::Missing, |one| DashboardState::Present(*one));
+                assert_eq!(read, seen_dashboard(std::mem::replace(saved, ObjectState::Right)));
             }
-            Step::SaveDataSource { .. } => self.source = ObjectState::Right,
-            Step::SaveAlertRules(_) => {
+            Step::SetHome { uid } => {
+                assert_eq!(*uid, model::dashboard().uid);
+                assert_ne!(self.dashboard, ObjectState::Missing, "a home page must exist");
+            }
+            Step::SaveDataSource { replaces, becomes_default } => {
+                assert_eq!(*becomes_default, self.source == ObjectState::Missing, "there is no other data source");
+                let actual = match seen_source(std::mem::replace(&mut self.source, ObjectState::Right)) {
+                    DataSourceState::Ours { made_for, .. } => Some(made_for),
+                    _ => None,
+                };
+                assert_eq!(*replaces, actual, "the replaced data source was read before");
+            }
+            Step::SaveAlertRules(new) => {
+                let new_rule = |rule| NewRule {
+                    rule,
+                    objective: DesiredDashboard::DEFAULT_OBJECTIVE,
+                    replaces: seen_rule(self.rules, rule),
+                };
+                let rules = [AlertRule::Latency, AlertRule::Silence].map(new_rule).into();
+                assert_eq!(**new, AlertRules { settings: alert_settings(), rules });
                 assert_eq!((case.alerts, self.source), (Some(true), ObjectState::Right), "rules ask the data source");
                 assert_ne!(self.dashboard, ObjectState::Missing, "the objective is the dashboard's");
                 self.rules = ObjectState::Right;
             }
-            Step::DeleteAlertRules(_) => {
+            Step::DeleteAlertRules(rules) => {
                 assert_eq!(case.alerts, Some(false));
+                let is_read = |(rule, read): &(AlertRule, ActualRule)| *read == seen_rule(self.rules, *rule);
+                assert!(rules.iter().all(is_read), "{rules:?}");
+                assert_eq!(rules.is_empty(), self.rules == ObjectState::Missing);
                 self.rules = ObjectState::Missing;
             }
             Step::VerifyQuery { .. } => {
@@ -781,13 +824,19 @@ impl World {
             self.database = false;
             return;
         }
-        let World { data, accepts_admin, copy, dashboard, own, source, rules, home, stale, .. } = empty_world();
-        *self = World { data, accepts_admin, copy, dashboard, own, source, rules, home, stale, ..self.clone() };
+        let World { data, accepts_admin, copy, dashboard, own, source, rules, stale, .. } = empty_world();
+        *self = World { data, accepts_admin, copy, dashboard, own, source, rules, stale, ..self.clone() };
     }
 
     fn create(&mut self, new: &NewContainer, case: Case) {
         let NewContainer { role, config, image_id, usage } = new;
-        assert_eq!(*usage == ContainerUse::Service, config.publish.port() != 0, "{new:?}");
+        let desired = if *role == Role::Grafana { case.version() } else { LABEL };
+        let (image, publish) = match usage {
+            ContainerUse::Service => (case.image(*role, desired), case.publish(*role)),
+            ContainerUse::Login | ContainerUse::Restore => (config.image.clone(), (Ipv4Addr::LOCALHOST, 0).into()),
+        };
+        let password = config.password;
+        assert_eq!(*config, ContainerConfig { image, publish, password, ..model::container_config(*role) });
         assert!(self.networks > 0, "the network does not exist");
         // The engine resolves a moving tag to the desired version.
         let named =
@@ -893,7 +942,6 @@ pub fn empty_world() -> World {
         own: ObjectState::Missing,
         source: ObjectState::Missing,
         rules: ObjectState::Missing,
-        home: false,
         stale: false,
         slow: false,
         settings: ObjectState::Missing,
@@ -913,7 +961,6 @@ pub fn whole_world() -> World {
         data: Data { db: Some(DEFAULT), ran: LABEL, ..Data::default() },
         dashboard: ObjectState::Right,
         source: ObjectState::Right,
-        home: true,
         settings: ObjectState::Right,
         ..empty_world()
     }

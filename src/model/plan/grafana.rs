@@ -304,7 +304,7 @@ fn data_source(stack: &Stack, known: Option<&GrafanaState>, options: UpOptions) 
         }
     };
     // Grafana would make another one lose that role without a word.
-    let becomes_default = known.is_some_and(|grafana| !grafana.has_default_source);
+    let becomes_default = replaces.is_none() && known.is_some_and(|grafana| !grafana.has_default_source);
     Item::with_step(Resource::DataSource, finding, Step::SaveDataSource { replaces, becomes_default })
 }
 
