@@ -800,12 +800,12 @@ fn a_start_that_may_have_happened_is_recorded_before_another_is_announced() {
         image: Some(image(version).to_string()),
         container: Some(container.into()),
     };
-    let start = |announced_for: &dyn Fn(&OurContainer) -> String| {
+    let start = |announced: &dyn Fn(&OurContainer) -> RanVersion| {
         let plan = plan_with(&desired, |seen| {
             let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
             actual.run = RunState::Created;
             actual.config.as_mut().unwrap().image = image(LABEL + 1);
-            let intended = Some(ran(LABEL, &announced_for(actual)));
+            let intended = Some(announced(actual));
             let files = VolumeFiles { ran: Some(ran(LABEL - 1, "gone")), intended, ..VolumeFiles::default() };
             seen.grafana.content = Some(VolumeContent { files, copy: None });
         });
@@ -814,10 +814,14 @@ fn a_start_that_may_have_happened_is_recorded_before_another_is_announced() {
     };
     let announce = Step::WriteIntendedVersion { version: Version(1, LABEL + 1), image: image(LABEL + 1) };
     let record = Step::WriteVersion { version: Version(1, LABEL), image: image(LABEL) };
-    let steps: Vec<Step> = start(&|_| "gone".into());
+    let steps: Vec<Step> = start(&|_| ran(LABEL, "gone"));
     assert_eq!(steps, [record, announce.clone()]);
-    let steps: Vec<Step> = start(&|actual| actual.id.clone());
-    assert_eq!(steps, [announce], "the waiting container was not started");
+    let steps: Vec<Step> = start(&|actual| ran(LABEL, &actual.id));
+    assert_eq!(steps, std::slice::from_ref(&announce), "the waiting container was not started");
+    let untagged =
+        RanVersion { version: Version(99, 0), image: Some("grafana/grafana:latest".into()), container: None };
+    let steps: Vec<Step> = start(&|_| untagged.clone());
+    assert_eq!(steps, [announce], "the tag of that image names no version");
 }
 
 #[test]
@@ -828,4 +832,21 @@ fn only_a_start_that_failed_before_grafana_ran_withdraws_its_announcement() {
     assert_eq!(withdrawn(&start, FailureCause::NotReady), None);
     assert_eq!(withdrawn(&Step::StartContainer(Role::Influxdb), FailureCause::Unpublished), None);
     assert_eq!(withdrawn(&Step::AwaitAnswer(Role::Grafana), FailureCause::Unpublished), None);
+}
+
+#[test]
+fn what_cannot_be_read_in_grafana_ends_no_plan_early() {
+    let mut desired = stack(Case::default());
+    desired.services.grafana = Service::External { url: ServerUrl::http("g", 3000) };
+    desired.services.influxdb = Service::External { url: ServerUrl::http("i", 8086) };
+    desired.organisation = Some("Team".into());
+    let plan = plan_with(&desired, |seen| {
+        seen.influxdb.container = ContainerState::Absent;
+        seen.grafana.container = ContainerState::Absent;
+        let unreadable = Unreadable { doing: "look it up".into(), status: 500, why: "it is broken".into() };
+        let organisation = OrganisationState::Unreadable(unreadable);
+        seen.grafana.response =
+            ServerResponse::Answering(ServerContent::from(GrafanaState { organisation, ..grafana_state() }));
+    });
+    assert!(plan.executable().any(|step| *step == Step::RemoveNetwork), "{plan}");
 }

@@ -222,6 +222,10 @@ impl Grafana {
         let (method, path) = match replaces {
             None => {
                 source.is_default = becomes_default;
+                if becomes_default && self.data_sources().await?.iter().any(|other| other.is_default) {
+                    let why = "another data source has become the default".into();
+                    return Err(Error::Raced { doing: doing.into(), why });
+                }
                 ("POST", "/api/datasources".to_string())
             }
             Some(made_for) => {

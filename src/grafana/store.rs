@@ -169,6 +169,8 @@ impl Grafana {
         let body = self.dashboard_save(stack, id, replaces).await?;
         let answer = self.send_dashboard(doing, &body).await?;
         match answer.status {
+            // The next observation finds the conflicting object.
+            412 if replaces.is_none() => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
             // A title that is taken stays taken.
             412 if answer.json::<SaveResult>().status == "name-exists" => {
                 let (_, title, _) = stack.dashboard_identity(id);

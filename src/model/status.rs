@@ -201,8 +201,8 @@ pub(crate) struct ResourceRow<'a> {
     pub(crate) state: ObjectState,
     pub(crate) differences: &'a [Difference],
     pub(crate) note: Note<'a>,
-    /// The variable of `--output env` that identifies it.
-    pub(crate) variable: Option<(&'static str, &'a str)>,
+    /// The variable of `--output env` that identifies it: the resource's name there, the variable's suffix, and its value.
+    pub(crate) variable: Option<(&'static str, &'static str, &'a str)>,
 }
 
 /// A note at the end of a row.
@@ -350,10 +350,10 @@ impl Status {
             }
         };
         let link = Note::Dashboard(&dashboard.title, &dashboard.url);
-        let mut rows = vec![row!(Resource::Database, database.name, retention, Some(("DATABASE", &database.name)))];
+        let mut rows = vec![row!(Resource::Database, database.name, retention, Some(("DATABASE", "", &database.name)))];
         rows.extend(self.organisation.iter().map(|named| row!(Resource::Organisation, named.name, Note::None, None)));
-        rows.push(row!(Resource::DataSource, data_source.uid, query, Some(("DATA_SOURCE_UID", &data_source.uid))));
-        let variable = Some(("DASHBOARD_URL", dashboard.url.as_str()));
+        rows.push(row!(Resource::DataSource, data_source.uid, query, Some(("DATA_SOURCE", "_UID", &data_source.uid))));
+        let variable = Some(("DASHBOARD", "_URL", dashboard.url.as_str()));
         rows.push(row!(Resource::Dashboard(DashboardId::Bundled), dashboard.uid, link, variable));
         rows.extend(self.user_dashboards.iter().enumerate().map(|(index, own)| {
             let link = Note::Dashboard(&own.title, &own.url);

@@ -58,9 +58,8 @@ fn assignments(status: &Status) -> String {
     }
     pairs.push(("GRAFANA_USER".into(), status.account.user.clone()));
     for row in status.resources() {
-        let Some((variable, value)) = row.variable else { continue };
-        let kind = row.resource.to_string().to_uppercase().replace(' ', "_");
-        pairs.extend([(variable.into(), value.into()), (format!("{kind}_STATE"), row.state.name().into())]);
+        let Some((kind, suffix, value)) = row.variable else { continue };
+        pairs.extend([(format!("{kind}{suffix}"), value.into()), (format!("{kind}_STATE"), row.state.name().into())]);
     }
     pairs.push(("CLIPPER_REPORTING".into(), status.reports.reporting.map(truth).unwrap_or_default()));
     let mut text: String =

@@ -250,21 +250,23 @@ impl Session {
         self.docker()?.write_first_password(connection.container()?, &password).await
     }
 
-    /// Stores the password of an accepted login.
+    /// Stores the password of an accepted login, once Grafana has confirmed it: another process may have changed it.
     ///
     /// # Errors
-    /// [`Error::Raced`] if Grafana has not accepted this login, [`Error::Docker`] if the engine returns an error.
+    /// [`Error::Raced`] if Grafana does not accept this login any more, otherwise an error from Grafana or the engine.
     pub(super) async fn store_password(
         &self,
-        connection: &Connection,
+        connection: &mut Connection,
         login: Credential,
         replaces_pending: bool,
     ) -> Result<()> {
-        let accepted = connection.attempts.accepted().filter(|accepted| accepted.credential == login);
-        let Some(accepted) = accepted else {
-            let why = "Grafana has accepted another login meanwhile".into();
-            return Err(Error::Raced { doing: "store Grafana's password".into(), why });
-        };
+        let raced = |why: String| Error::Raced { doing: "store Grafana's password".into(), why };
+        let accepted = connection.attempts.accepted().filter(|accepted| accepted.credential == login).cloned();
+        let accepted = accepted.ok_or_else(|| raced("another login was accepted meanwhile".into()))?;
+        self.send_login(connection, accepted.clone()).await.map_err(|error| match error {
+            Error::Refused { message, .. } => raced(message),
+            error => error,
+        })?;
         self.docker()?.write_password(connection.container()?, &accepted.secret, replaces_pending).await
     }
 

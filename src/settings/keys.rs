@@ -1,4 +1,5 @@
-//! The table of settings: option, environment variable, key of `[metrics]`, default, help and commands of each.
+//! The table of settings: option, place in Clipper's file, default, help and commands of each. The environment
+//! variable and the key of `[metrics]` follow from the option.
 //!
 //! The command line, the environment and Clipper's file are read by this table, and `docs/settings.md` is generated
 //! from it.

@@ -1008,7 +1008,8 @@ fn beside_native_servers_on_all_addresses_a_bare_up_names_them_and_status_warns(
     for (typed, text) in typed.into_iter().zip(all) {
         let is_output = text.starts_with("clipper-metrics is");
         let (out, err) = if is_output { (text, String::new()) } else { (String::new(), text) };
-        record.add("native servers on all addresses", Ran { code: 0, typed, out, err });
+        let code = i32::from(err.contains("error:"));
+        record.add("native servers on all addresses", Ran { code, typed, out, err });
     }
     record.section();
 }

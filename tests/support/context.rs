@@ -121,8 +121,9 @@ impl Record {
     }
 
     fn normalised(&self, run: &str) -> String {
-        let run = run.replace(concat!(env!("CARGO_MANIFEST_DIR"), "/"), "");
-        let mut run = self.filters.iter().fold(run, |run, (from, to)| run.replace(from, to));
+        // A temporary directory may be inside the repository.
+        let run = self.filters.iter().fold(run.to_string(), |run, (from, to)| run.replace(from, to));
+        let mut run = run.replace(concat!(env!("CARGO_MANIFEST_DIR"), "/"), "");
         for (pattern, to) in [
             (r"\(\d+ms\)", "(Nms)"),
             (r"\b\d+\.\ds\b", "Ns"),

@@ -18,6 +18,7 @@ pub(super) fn inside(stack: &Stack, known: Option<&GrafanaState>, options: UpOpt
     let mut items = Vec::new();
     items.extend(organisation(stack, known));
     // If the organisation is ambiguous, nothing was read.
+    let is_observed = known.is_some();
     let is_unreadable = known.is_some_and(holds_unreadable);
     let is_seen = |grafana: &&GrafanaState| {
         !matches!(grafana.organisation, OrganisationState::Ambiguous(_) | OrganisationState::Unreadable(_))
@@ -35,7 +36,7 @@ pub(super) fn inside(stack: &Stack, known: Option<&GrafanaState>, options: UpOpt
         if is_unreadable {
             item.steps.clear();
         }
-        if known.is_none() {
+        if !is_observed {
             item.until = Phase::Changes;
         }
     }

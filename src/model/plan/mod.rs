@@ -284,7 +284,8 @@ impl Plan {
     /// Whether it only waits for servers, so that the next plan may be the same.
     #[must_use]
     pub(crate) fn only_waits(&self) -> bool {
-        self.executable().all(|step| matches!(step, Step::AwaitAnswer(_) | Step::CheckAddress(..)))
+        let waits = |step: &Step| matches!(step, Step::AwaitAnswer(_) | Step::CheckAddress(..));
+        self.executable().next().is_some() && self.executable().all(waits)
     }
 
     pub fn executable(&self) -> impl Iterator<Item = &Step> + '_ {

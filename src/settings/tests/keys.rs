@@ -5,7 +5,7 @@ use crate::settings::keys::{FileKey, Group, TABLE, from_environment};
 use crate::settings::values::check;
 
 #[test]
-fn the_table_has_the_order_of_the_enum_and_regular_names() {
+fn the_table_has_the_order_of_the_enum() {
     for (index, key) in TABLE.iter().enumerate() {
         assert_eq!(key.setting as usize, index, "{}", key.option);
         assert!(!key.option.is_empty() && !key.help.is_empty(), "{:?}", key.setting);
