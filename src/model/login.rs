@@ -283,8 +283,8 @@ impl DefaultLogin {
     #[must_use]
     pub(crate) fn new(is_accepted: bool, form: FormLogin, accepted: Option<Credential>) -> Self {
         match form {
-            _ if is_accepted => Self::Accepted,
             FormLogin::Accepted => Self::Accepted,
+            _ if is_accepted => Self::Accepted,
             // A rejection proves something only if a correct password could be accepted.
             FormLogin::NotOffered if accepted == Some(Credential::Token) => Self::Unverifiable,
             FormLogin::Rejected | FormLogin::NotOffered => Self::Rejected,

@@ -40,7 +40,9 @@ pub(crate) async fn up(
 
 /// Rejects invalid options and prints warnings.
 fn begin(stack: &Stack, options: UpOptions, listener: &dyn Listener) -> Result<()> {
-    if options.reset_password && !plan::can_reset_password(stack) {
+    // Grafana's command sets the password of its first administrator.
+    let can_reset = stack.login.is_admin() && stack.container(Role::Grafana).is_some();
+    if options.reset_password && !can_reset {
         return Err(Error::usage(
             "--reset-grafana-password sets the password of admin, in a managed container only",
             "omit --grafana-user, the token and --grafana-url (--grafana-user '' removes a remembered one)",

@@ -58,23 +58,13 @@ pub(super) fn is_fresh(context: &ServerContext<'_>) -> bool {
     context.seen.volume == VolumeState::Absent || context.seen.container.ours().is_some_and(OurContainer::is_fresh)
 }
 
-/// The login that a Grafana gets at its first start from a container with this password source.
-pub(super) fn first_login(context: &ServerContext<'_>, source: PasswordSource) -> Credential {
-    let login = &context.stack.login;
-    match source {
-        PasswordSource::Default if login.uses_token => Credential::Token,
-        PasswordSource::Default => Credential::Default,
-        PasswordSource::File if login.supplies_password => Credential::Supplied,
-        PasswordSource::File if has_stored_password(context) => Credential::Stored,
-        PasswordSource::File => Credential::Generated,
-    }
-}
-
 /// The step that writes the first password, unless it is in the volume already.
 pub(super) fn write_first_password(context: &ServerContext<'_>, source: PasswordSource) -> Option<Step> {
+    let supplied = context.stack.login.supplies_password;
     let is_needed = context.spec.role == Role::Grafana && source == PasswordSource::File && is_fresh(context);
-    let password = first_login(context, source);
-    (is_needed && password != Credential::Stored).then_some(Step::WriteFirstPassword(password))
+    let is_stored = !supplied && has_stored_password(context);
+    let password = if supplied { Credential::Supplied } else { Credential::Generated };
+    (is_needed && !is_stored).then_some(Step::WriteFirstPassword(password))
 }
 
 /// The work on Grafana's login before the desired container is created.
@@ -123,12 +113,6 @@ pub(super) fn change_default(context: &ServerContext<'_>) -> Vec<Step> {
         Step::StorePassword { login: new, replaces_pending: false },
         Step::CheckLoginForm,
     ]
-}
-
-/// Whether Grafana's own command can reset the password: it sets the one of its first administrator, in a container.
-#[must_use]
-pub(crate) fn can_reset_password(stack: &Stack) -> bool {
-    stack.login.is_admin() && stack.container(Role::Grafana).is_some()
 }
 
 /// Sets a password with Grafana's own command. The password in force is stored first, in case the run ends before.

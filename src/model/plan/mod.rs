@@ -28,7 +28,6 @@ use std::fmt;
 pub(crate) use self::blockers::{managed_server, not_the_container, unusable_server};
 pub use self::container::needs_content;
 pub use self::down::{deregister, down};
-pub(crate) use self::login::can_reset_password;
 pub use self::questions::{Question, questions};
 pub use self::restore::{begin_restore, finish_restore, make_for_restore, remove_unfinished};
 pub(crate) use self::restore::{unfinished, without_instance};
