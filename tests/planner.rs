@@ -20,6 +20,7 @@ use clipper_metrics::model::stack::{
     DashboardId, DesiredDashboard, DesiredDataSource, EngineLocation, MadeFor, Pull, Remembered, Service, Settings,
     Stack,
 };
+use clipper_metrics::model::upgrade::UpgradeState;
 use clipper_metrics::model::version::Version;
 use clipper_metrics::model::volume_content::{RanVersion, VolumeContent, VolumeFiles};
 
@@ -832,6 +833,25 @@ fn only_a_start_that_failed_before_grafana_ran_withdraws_its_announcement() {
     assert_eq!(withdrawn(&start, FailureCause::NotReady), None);
     assert_eq!(withdrawn(&Step::StartContainer(Role::Influxdb), FailureCause::Unpublished), None);
     assert_eq!(withdrawn(&Step::AwaitAnswer(Role::Grafana), FailureCause::Unpublished), None);
+}
+
+#[test]
+fn a_new_image_is_not_judged_while_the_organisation_is_unreadable() {
+    let case = Case { upgrade: true, ..Case::default() };
+    let desired = Stack { organisation: Some("Team".into()), ..stack(case) };
+    let proves = |organisation: OrganisationState| {
+        let plan = plan_with(&desired, |seen| {
+            let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
+            actual.config.as_mut().unwrap().image = case.image(Role::Grafana, LABEL + 1);
+            seen.settings.upgrade = Some(case.recorded_upgrade(UpgradeState::Unproven));
+            let state = GrafanaState { organisation, ..grafana_state() };
+            seen.grafana.response = ServerResponse::Answering(ServerContent::from(state));
+        });
+        plan.steps().any(|(step, _)| matches!(step, Step::ProveDashboard { .. } | Step::EndUpgrade(_)))
+    };
+    let unreadable = Unreadable { doing: "look it up".into(), status: 403, why: "it belongs to others".into() };
+    assert!(!proves(OrganisationState::Unreadable(unreadable)));
+    assert!(proves(OrganisationState::Present));
 }
 
 #[test]

@@ -169,10 +169,10 @@ impl Grafana {
         let body = self.dashboard_save(stack, id, replaces).await?;
         let answer = self.send_dashboard(doing, &body).await?;
         match answer.status {
-            // The next observation finds the conflicting object.
-            412 if replaces.is_none() => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
-            // A title that is taken stays taken.
-            412 if answer.json::<SaveResult>().status == "name-exists" => {
+            // A title that is taken stays taken. If an observation finds its owner, the next plan names it.
+            412 if answer.json::<SaveResult>().status == "name-exists"
+                && (replaces.is_some() || self.clash(stack, id).await?.is_none()) =>
+            {
                 let (_, title, _) = stack.dashboard_identity(id);
                 Err(foreign(&format!("another dashboard called {title:?} in the same folder")))
             }

@@ -263,6 +263,7 @@ impl Session {
         let raced = |why: String| Error::Raced { doing: "store Grafana's password".into(), why };
         let accepted = connection.attempts.accepted().filter(|accepted| accepted.credential == login).cloned();
         let accepted = accepted.ok_or_else(|| raced("another login was accepted meanwhile".into()))?;
+        self.expect_the_container(connection).await?;
         self.send_login(connection, accepted.clone()).await.map_err(|error| match error {
             Error::Refused { message, .. } => raced(message),
             error => error,

@@ -40,19 +40,24 @@ pub(crate) async fn up(
 
 /// Rejects invalid options and prints warnings.
 fn begin(stack: &Stack, options: UpOptions, listener: &dyn Listener) -> Result<()> {
-    // Grafana's command sets the password of its first administrator.
-    let can_reset = stack.login.is_admin() && stack.container(Role::Grafana).is_some();
-    if options.reset_password && !can_reset {
-        return Err(Error::usage(
-            "--reset-grafana-password sets the password of admin, in a managed container only",
-            "omit --grafana-user, the token and --grafana-url (--grafana-user '' removes a remembered one)",
-        ));
+    if options.reset_password {
+        check_reset(stack)?;
     }
     let hints = hints::open_access(stack).chain(hints::unreadable_dashboards(stack)).chain(hints::refused_image(stack));
     for hint in hints {
         listener.on(Event::Warning(&hint));
     }
     Ok(())
+}
+
+/// Grafana's command resets the password of its first administrator, whatever account signs in.
+fn check_reset(stack: &Stack) -> Result<()> {
+    let hint = match stack.container(Role::Grafana) {
+        Some(_) if stack.login.is_admin() => return Ok(()),
+        Some(_) => "omit --grafana-user and the token (--grafana-user '' removes a remembered user)",
+        None => "change the password in Grafana, then supply it with --grafana-password-file",
+    };
+    Err(Error::usage("--reset-grafana-password sets the password of admin, in a managed container only", hint))
 }
 
 /// Rolls back to the previous image if another one is being tried, and returns the error to report.

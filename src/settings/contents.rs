@@ -44,6 +44,8 @@ fn clash(
         (format!("{path} has the uid {uid:?} of the bundled dashboard"), "uid")
     } else if title == bundled_title {
         (format!("{path} has the title {title:?} of the bundled dashboard"), "title")
+    } else if others.iter().any(|other| other.path == *path) {
+        return Some(Error::usage(format!("the dashboard {path} is named twice"), "name it once"));
     } else if let Some(other) = others.iter().find(|other| other.uid == *uid) {
         (format!("{} and {path} have the same uid {uid:?}", other.path), "uid")
     } else if let Some(other) = others.iter().find(|other| other.title == *title) {

@@ -44,7 +44,7 @@ pub(super) fn inside(stack: &Stack, known: Option<&GrafanaState>, options: UpOpt
 }
 
 /// Whether the facts that decide the owner of these objects are unreadable, so that nothing is written.
-const fn holds_unreadable(grafana: &GrafanaState) -> bool {
+pub(super) const fn holds_unreadable(grafana: &GrafanaState) -> bool {
     matches!(grafana.organisation, OrganisationState::Unreadable(_))
         || matches!(grafana.data_source, DataSourceState::Unreadable(_))
         || matches!(grafana.folder, FolderState::Unreadable(_))

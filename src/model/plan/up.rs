@@ -48,7 +48,9 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     if stack.container(Role::Grafana).is_some() && !plan.rolls_back() {
         // After the query, because accepting a new version also queries through the data source.
         let edited = plan.finding(Resource::Dashboard(DashboardId::Bundled)) == Some(&Finding::Edited);
-        plan.items.extend(upgrade.and_then(|upgrade| finish_upgrade(upgrade, edited)));
+        // Without the right organisation, a query proves nothing.
+        let is_unreadable = kept_grafana.is_some_and(grafana::holds_unreadable);
+        plan.items.extend(upgrade.filter(|_| !is_unreadable).and_then(|upgrade| finish_upgrade(upgrade, edited)));
     }
     plan
 }
