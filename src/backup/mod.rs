@@ -344,7 +344,10 @@ async fn clean_up(session: &Session, paused: Option<String>, copy: Option<(Strin
         matches!(result, Ok(Ok(()) | Err(Error::Docker { refusal: Refusal::NotFound, .. })))
     };
     if let Some(grafana) = paused {
-        let waking = docker.unpause_container(Role::Grafana, &grafana);
+        let waking = async {
+            docker.finish_changes().await;
+            docker.unpause_container(Role::Grafana, &grafana).await
+        };
         if !is_done(tokio::time::timeout(CLEAN_UP_TIMEOUT, waking).await) {
             let up = session.stack().command("up");
             session

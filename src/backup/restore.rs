@@ -300,6 +300,7 @@ enum Undone {
 /// instance's objects do not belong to another run.
 async fn undo(session: &Session) -> Undone {
     let removing = async {
+        session.docker()?.finish_changes().await;
         let mut connections = session.connect();
         let seen = session.observe(&mut connections, Depth::EngineOnly).await?;
         if seen.settings.restore != session.stack().restore {

@@ -43,8 +43,7 @@ impl Docker {
             return Err(Error::Raced { doing, why: format!("network {instance} is gone") });
         };
         let options = CreateContainerOptionsBuilder::default().name(&name(instance, spec.role)).build();
-        let made = self.client.create_container(Some(options), self.address_check(instance, spec, publish, network));
-        let id = self.call(&doing, made).await?.id;
+        let id = self.send_creation(&doing, options, self.address_check(instance, spec, publish, network)).await?;
         let result = match self.try_start(spec.role, &id).await {
             Ok(Some(refusal)) => {
                 let holder = self.holder(instance, spec.role, publish, refusal).await;

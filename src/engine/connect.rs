@@ -50,6 +50,7 @@ impl Docker {
             engine: RefCell::new(engine),
             is_podman: Cell::new(false),
             is_checked: Cell::new(false),
+            changes: tokio_util::task::TaskTracker::new(),
             #[cfg(unix)]
             ssh,
             listener,

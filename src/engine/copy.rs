@@ -135,7 +135,8 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
     pub(crate) async fn pause_container(&self, role: Role, id: &str) -> Result<()> {
-        self.call(&format!("pause the container of {}", role.title()), self.client.pause_container(id)).await
+        let (doing, id) = (format!("pause the container of {}", role.title()), id.to_string());
+        self.change(&doing, |client| async move { client.pause_container(&id).await }).await
     }
 }
 

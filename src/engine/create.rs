@@ -6,7 +6,7 @@ use bollard::models::{
     ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
     NetworkingConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
-use bollard::query_parameters::CreateContainerOptionsBuilder;
+use bollard::query_parameters::{CreateContainerOptions, CreateContainerOptionsBuilder};
 
 use super::labels::{self, Labels};
 use super::{Docker, files};
@@ -74,7 +74,18 @@ impl Docker {
             }
         }
         let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
-        Ok(self.call(&doing, self.client.create_container(Some(options), body)).await?.id)
+        self.send_creation(&doing, options, body).await
+    }
+
+    /// Sends the request that creates a container, and returns its id.
+    pub(super) async fn send_creation(
+        &self,
+        doing: &str,
+        options: CreateContainerOptions,
+        body: ContainerCreateBody,
+    ) -> Result<String> {
+        let create = |client: bollard::Docker| async move { client.create_container(Some(options), body).await };
+        Ok(self.change(doing, create).await?.id)
     }
 }
 

@@ -144,7 +144,7 @@ impl Docker {
         };
         let options = CreateContainerOptionsBuilder::default().name(name).build();
         let doing = "create the container that connects from inside that network";
-        let id = self.call(doing, self.client.create_container(Some(options), body)).await?.id;
+        let id = self.send_creation(doing, options, body).await?;
         self.call("start that container", self.client.start_container(&id, None::<StartContainerOptions>)).await
     }
 

@@ -41,6 +41,7 @@ use std::time::{Duration, Instant};
 
 use bollard::errors::Error as Bollard;
 use bollard::models::ContainerInspectResponse;
+use tokio_util::task::TaskTracker;
 
 pub(crate) use self::container::RunInfo;
 pub(crate) use self::create::Creation;
@@ -75,6 +76,8 @@ pub(crate) struct Docker {
     /// The ssh connection to its host, if there is one.
     #[cfg(unix)]
     ssh: Option<ssh::Ssh>,
+    /// Requests that must not be abandoned.
+    changes: TaskTracker,
     listener: Rc<dyn Listener>,
 }
 
@@ -157,6 +160,24 @@ impl Docker {
             time: started.elapsed(),
         });
         result.map_err(|error| self.explained(translate(doing, &error)))
+    }
+
+    /// Sends a request that creates or pauses an object. It is sent to its end even if the caller is interrupted: a busy
+    /// engine might otherwise carry it out after the caller has cleaned up, which [`Self::finish_changes`] prevents.
+    async fn change<T, F>(&self, doing: &str, request: impl FnOnce(bollard::Docker) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Bollard>> + Send + 'static,
+    {
+        let sent = self.changes.spawn(request(self.client.clone()));
+        let answered = async { sent.await.unwrap_or_else(|end| Err(std::io::Error::other(end).into())) };
+        self.call(doing, answered).await
+    }
+
+    /// Waits until the engine has answered the changes of an interrupted caller.
+    pub(crate) async fn finish_changes(&self) {
+        self.changes.close();
+        self.changes.wait().await;
     }
 
     /// Like [`Self::call`], but `None` if the object does not exist.

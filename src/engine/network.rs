@@ -114,7 +114,7 @@ impl Docker {
             ..NetworkCreateRequest::default()
         };
         let doing = format!("create network {instance}");
-        let made = self.call(&doing, self.client.create_network(request)).await?;
+        let made = self.change(&doing, |client| async move { client.create_network(request).await }).await?;
         // The engine allows two networks with one name. A run that finds an earlier network removes its own.
         if self.network(instance).await?.id().is_some_and(|kept| kept != made.id) {
             self.find(&doing, self.client.remove_network(&made.id)).await?;

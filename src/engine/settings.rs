@@ -139,7 +139,7 @@ impl Docker {
                 };
                 let doing = format!("create volume {name}");
                 // The engine also reports success for an existing volume, and returns that one.
-                let made = self.call(&doing, self.client.create_volume(request)).await?;
+                let made = self.change(&doing, |client| async move { client.create_volume(request).await }).await?;
                 if made.labels != own {
                     if !labels::belongs(Some(&made.labels), instance) {
                         above = number;

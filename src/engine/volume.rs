@@ -59,7 +59,7 @@ impl Docker {
             labels: Some(self.volume_labels(instance, spec).await?),
             ..VolumeCreateRequest::default()
         };
-        let volume = self.call(&doing, self.client.create_volume(request)).await?;
+        let volume = self.change(&doing, |client| async move { client.create_volume(request).await }).await?;
         if seen_volume(&volume, instance, spec.role) != VolumeState::Foreign {
             return Ok(());
         }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::instance::{Instance, SOON, bridge, docker, is_podman};
 use super::lifecycle::interrupt;
 use crate::support::eventually;
+use crate::support::front::Front;
 use crate::support::run::ran;
 
 /// An instance with demo data, an edited dashboard and a user.
@@ -513,6 +514,46 @@ fn an_interrupted_backup_leaves_no_file_and_no_paused_container() {
     it.run(&["down"]).expect(0);
     let stopped = it.run(&["backup", folder.path().join("other").to_str().unwrap()]).expect(1);
     assert!(stopped.err.contains("is not running") && stopped.err.contains("clipper-metrics up"), "{}", stopped.err);
+}
+
+/// Interrupts a command while the engine has not yet read a request that creates or pauses something, and waits until
+/// the engine has carried it out.
+fn interrupted_at(it: &Instance, words: &[String], method: &'static str, path: &'static str) {
+    let front = Front::delaying(method, path);
+    let command = it.command(words).env("DOCKER_HOST", &front.host());
+    let process = command.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the request is sent", SOON, || front.received() > 0);
+    interrupt(process.id());
+    let ran = ran(&process.wait_with_output().unwrap()).expect(130);
+    assert!(!ran.err.contains("remain"), "{}", ran.err);
+    eventually("the engine carries it out", SOON, || front.all_answered());
+}
+
+#[test]
+fn a_request_that_a_busy_engine_carries_out_after_an_interruption_leaves_nothing() {
+    let it = filled("backup-busy");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("saved").to_str().unwrap().to_string();
+    let backup = ["backup".to_string(), path.clone()];
+    interrupted_at(&it, &backup, "POST", "/pause");
+    assert_eq!(it.inspect("grafana")["State"]["Paused"], false);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let doctor = ["doctor".to_string(), "--from".into(), it.container("influxdb")];
+    interrupted_at(&it, &doctor, "POST", "/containers/create");
+    assert_eq!(docker(&["ps", "--all", "--quiet", "--filter", &format!("name={}-doctor", it.name)]).unwrap(), "");
+    it.run(&backup).expect(0);
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    let restore = [&["restore".to_string(), path][..], &it.first(&[])[1..]].concat();
+    for request in ["/volumes/create", "/networks/create", "/containers/create"] {
+        interrupted_at(&it, &restore, "POST", request);
+        for objects in ["volume", "network", "container"] {
+            let named = format!("name={}", it.name);
+            let all: &[&str] = if objects == "container" { &["--all"] } else { &[] };
+            let left = docker(&[&[objects, "ls", "--quiet", "--filter", &named], all].concat()).unwrap();
+            assert_eq!(left, "", "{request} left a {objects}");
+        }
+    }
+    it.run(&restore).expect(0);
 }
 
 /// Replaces a file of a container by a link.

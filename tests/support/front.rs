@@ -1,13 +1,34 @@
-//! A proxy in front of the engine's socket that answers selected requests itself, to simulate
-//! versions and failures of engines.
+//! A proxy in front of the engine's socket that answers or delays selected requests, to simulate
+//! versions, failures and busy engines.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How long an engine that is busy leaves a request unread.
+const DELAY: Duration = Duration::from_secs(1);
 
 /// The proxy, which ends with the test.
 pub struct Front {
     folder: tempfile::TempDir,
+    selected: Arc<Selected>,
+}
+
+/// The requests that the proxy treats specially.
+struct Selected {
+    method: &'static str,
+    words: &'static str,
+    treatment: Treatment,
+    received: AtomicUsize,
+    answered: AtomicUsize,
+}
+
+enum Treatment {
+    Answer(String),
+    Delay,
 }
 
 impl Front {
@@ -22,21 +43,40 @@ impl Front {
         Self::answering(method, words, "500 Internal Server Error", &body)
     }
 
-    /// Answers such requests, and passes on all others.
+    /// Passes such requests on with a delay, even if the client has closed the connection meanwhile.
+    pub fn delaying(method: &'static str, words: &'static str) -> Self {
+        Self::treating(method, words, Treatment::Delay)
+    }
+
+    /// The number of delayed requests that arrived here.
+    pub fn received(&self) -> usize {
+        self.selected.received.load(Ordering::SeqCst)
+    }
+
+    /// Whether the engine has answered every delayed request.
+    pub fn all_answered(&self) -> bool {
+        self.selected.answered.load(Ordering::SeqCst) == self.received()
+    }
+
     fn answering(method: &'static str, words: &'static str, status: &str, body: &str) -> Self {
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n");
+        Self::treating(method, words, Treatment::Answer(format!("{head}Connection: close\r\n\r\n{body}")))
+    }
+
+    fn treating(method: &'static str, words: &'static str, treatment: Treatment) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("docker.sock")).unwrap();
-        let answer = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            body.len()
-        );
+        let (received, answered) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let selected = Arc::new(Selected { method, words, treatment, received, answered });
+        let serving = Arc::clone(&selected);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let answer = answer.clone();
-                std::thread::spawn(move || serve(client, method, words, &answer));
+                let selected = Arc::clone(&serving);
+                std::thread::spawn(move || serve(client, &selected));
             }
         });
-        Self { folder }
+        Self { folder, selected }
     }
 
     /// Its address in the format of `DOCKER_HOST`.
@@ -46,7 +86,7 @@ impl Front {
 }
 
 /// Serves one request; the next one uses another connection, so that every request is seen.
-fn serve(mut client: UnixStream, method: &str, words: &str, answer: &str) -> Option<()> {
+fn serve(mut client: UnixStream, selected: &Selected) -> Option<()> {
     let mut head = Vec::new();
     let end = loop {
         if let Some(at) = head.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -59,8 +99,13 @@ fn serve(mut client: UnixStream, method: &str, words: &str, answer: &str) -> Opt
     let rest = head.split_off(end);
     let head = String::from_utf8(head).ok()?;
     let line = head.lines().next()?;
-    if line.starts_with(method) && line.contains(words) {
-        return client.write_all(answer.as_bytes()).ok();
+    let is_selected = line.starts_with(selected.method) && line.contains(selected.words);
+    if is_selected {
+        selected.received.fetch_add(1, Ordering::SeqCst);
+        match &selected.treatment {
+            Treatment::Answer(answer) => return client.write_all(answer.as_bytes()).ok(),
+            Treatment::Delay => std::thread::sleep(DELAY),
+        }
     }
     let is_upgrade = head.to_lowercase().contains("upgrade");
     let close = if is_upgrade { "" } else { "Connection: close\r\n" };
@@ -72,6 +117,11 @@ fn serve(mut client: UnixStream, method: &str, words: &str, answer: &str) -> Opt
         let _ = std::io::copy(&mut from_client, &mut to_engine);
         let _ = to_engine.shutdown(Shutdown::Write);
     });
-    let _ = std::io::copy(&mut engine, &mut client);
+    let mut answer = Vec::new();
+    if is_selected {
+        let _ = engine.read_to_end(&mut answer);
+        selected.answered.fetch_add(1, Ordering::SeqCst);
+    }
+    let _ = std::io::copy(&mut answer.as_slice().chain(engine), &mut client);
     client.shutdown(Shutdown::Both).ok()
 }

@@ -191,7 +191,10 @@ impl Examination<'_> {
         }
         if let (Some(_), Ok(docker)) = (self.from, self.session.docker()) {
             self.forward = None;
-            let removing = docker.remove_helper(&self.helper);
+            let removing = async {
+                docker.finish_changes().await;
+                docker.remove_helper(&self.helper).await
+            };
             if !matches!(tokio::time::timeout(CLEAN_UP_TIMEOUT, removing).await, Ok(Ok(()))) {
                 let remove = self.session.stack().invocation.docker(&format!("rm --force {}", self.helper));
                 listener.on(Event::Warning(&format!(
