@@ -847,7 +847,7 @@ fn a_new_image_is_not_judged_while_the_organisation_is_unreadable() {
             let state = GrafanaState { organisation, ..grafana_state() };
             seen.grafana.response = ServerResponse::Answering(ServerContent::from(state));
         });
-        plan.steps().any(|(step, _)| matches!(step, Step::ProveDashboard { .. } | Step::EndUpgrade(_)))
+        plan.steps().any(|(step, _)| matches!(step, Step::ProveDashboard { .. } | Step::DeleteDatabaseCopy))
     };
     let unreadable = Unreadable { doing: "look it up".into(), status: 403, why: "it belongs to others".into() };
     assert!(!proves(OrganisationState::Unreadable(unreadable)));

@@ -687,8 +687,9 @@ impl World {
                 self.copy = self.copy.map(|(data, is_current)| (data, is_current && !is_new));
                 self.write_record(Some(upgrade.as_ref().clone()));
             }
-            Step::EndUpgrade(end) => {
-                self.write_record(end.as_deref().cloned());
+            Step::EndUpgrade(end) => self.write_record(end.as_deref().cloned()),
+            Step::DeleteDatabaseCopy => {
+                assert!(self.grafana.container.is_some(), "a copy is deleted through a container");
                 assert!(!self.is_pending(), "the copy may be needed as long as it is recorded");
                 self.copy = None;
             }

@@ -42,7 +42,7 @@ impl Docker {
     pub(crate) async fn copy_database(&self, container: &str, upgrade: &str) -> Result<()> {
         let doing = "copy Grafana's database inside its volume";
         // An existing copy becomes invalid.
-        self.discard_database_copy(container).await?;
+        self.delete_database_copy(container).await?;
         let to = format!("{VOLUME}/{FOLDER}");
         for name in DATABASE_FILES {
             self.transfer(doing, container, VOLUME, name, &to).await?;
@@ -75,7 +75,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub(super) async fn discard_database_copy(&self, container: &str) -> Result<()> {
+    pub(crate) async fn delete_database_copy(&self, container: &str) -> Result<()> {
         let doing = "empty the copy of Grafana's database";
         // First, the copy is marked as incomplete.
         self.write_into(doing, container, Some(FOLDER), &[(MARKER, "")]).await?;

@@ -92,23 +92,6 @@ impl Docker {
         self.save(instance, |stored| with_upgrade(stored, values, upgrade).ok_or("another process removed them")).await
     }
 
-    /// Ends an upgrade: writes its last record or removes it, then deletes the copy of the database in `container`. The
-    /// record ends first, because the copy may be needed as long as it exists. Returns the error of the deletion.
-    ///
-    /// # Errors
-    /// As [`Docker::save_upgrade`].
-    pub(crate) async fn end_upgrade(
-        &self,
-        instance: &str,
-        values: Option<&BTreeMap<String, Remembered>>,
-        end: Option<&Upgrade>,
-        container: Option<&String>,
-    ) -> Result<Option<Error>> {
-        self.save_upgrade(instance, values, end).await?;
-        let Some(container) = container else { return Ok(None) };
-        Ok(self.discard_database_copy(container).await.err())
-    }
-
     /// Writes settings derived from the current ones. The newest copy is valid: a run whose number
     /// was taken by another process uses the next one.
     async fn save(

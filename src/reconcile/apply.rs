@@ -181,7 +181,8 @@ impl Session {
             Step::RecordUpgrade(upgrade) => {
                 self.docker()?.save_upgrade(instance, self.remembered(), Some(&upgrade)).await
             }
-            Step::EndUpgrade(end) => self.end_upgrade(connection, end.as_deref()).await,
+            Step::EndUpgrade(end) => self.docker()?.save_upgrade(instance, self.remembered(), end.as_deref()).await,
+            Step::DeleteDatabaseCopy => self.delete_database_copy(connection.container()?).await,
             Step::CopyGrafanaDatabase { upgrade } => {
                 self.docker()?.copy_database(connection.container()?, &upgrade).await
             }
@@ -237,10 +238,9 @@ impl Session {
         Ok(())
     }
 
-    async fn end_upgrade(&self, connection: &Connection, end: Option<&Upgrade>) -> Result<()> {
-        let (instance, values) = (&self.stack.instance, self.remembered());
-        if let Some(why) = self.docker()?.end_upgrade(instance, values, end, connection.held()).await? {
-            // A leftover copy only takes up space, and the next copy replaces it.
+    /// Deletes the copy of Grafana's database. A leftover copy only takes up space, and the next copy replaces it.
+    async fn delete_database_copy(&self, container: &str) -> Result<()> {
+        if let Err(why) = self.docker()?.delete_database_copy(container).await {
             let warning = format!("the copy of Grafana's database could not be deleted: {why}");
             self.listener.on(Event::Warning(&warning));
         }

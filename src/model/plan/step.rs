@@ -88,8 +88,10 @@ pub enum Step {
     },
     /// Replace Grafana's database with the copy.
     RollBackDatabase,
-    /// End the upgrade: write its last record or remove it, and delete the copy of the database.
+    /// Write the last record of an upgrade, or remove its record.
     EndUpgrade(Option<Box<Upgrade>>),
+    /// Delete the copy of Grafana's database, which is needed as long as an upgrade is recorded as pending.
+    DeleteDatabaseCopy,
     /// Repeat the dashboard's queries until they succeed.
     ProveDashboard {
         /// A user edited the dashboard.
@@ -303,6 +305,7 @@ impl Step {
                 | Self::RecordUpgrade(_)
                 | Self::CopyGrafanaDatabase { .. }
                 | Self::EndUpgrade(_)
+                | Self::DeleteDatabaseCopy
                 | Self::AwaitAnswer(_)
                 | Self::SetHome { .. }
         )
@@ -375,7 +378,8 @@ impl Step {
             Self::RecordUpgrade(_) => (grafana, "record_upgrade", "record {}'s upgrade"),
             Self::CopyGrafanaDatabase { .. } => (grafana, "protect_database", "copy {}'s database"),
             Self::RollBackDatabase => (grafana, "restore_database", "restore the copy of {}'s database"),
-            Self::EndUpgrade(_) => (grafana, "end_upgrade", "delete the copy of {}'s database"),
+            Self::EndUpgrade(_) => (grafana, "end_upgrade", "record the end of {}'s upgrade"),
+            Self::DeleteDatabaseCopy => (grafana, "delete_database_copy", "delete the copy of {}'s database"),
             Self::ProveDashboard { .. } => (Resource::Upgrade, "finish_upgrade", "verify the dashboard's queries"),
             &Self::RemoveContainer(role) => (Server(role), "remove_container", "remove {}'s container"),
             &Self::UnpauseContainer(role) => (Server(role), "unpause_container", "unpause {}'s container"),

@@ -58,9 +58,10 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
 /// Accepts the new image once it answers the dashboard's queries.
 fn finish_upgrade(upgrade: &Upgrade, edited: bool) -> Option<Item> {
     let finding = Finding::Requested("the new image is not accepted yet");
-    let steps = [Step::ProveDashboard { edited }, Step::EndUpgrade(None)].map(|step| (Phase::End, step));
+    let steps = [Step::ProveDashboard { edited }, Step::EndUpgrade(None), Step::DeleteDatabaseCopy];
     let is_tried = upgrade.state == UpgradeState::Unproven;
-    is_tried.then(|| Item { steps: steps.into(), ..Item::new(Resource::Upgrade, finding, vec![]) })
+    let steps = steps.map(|step| (Phase::End, step)).into();
+    is_tried.then(|| Item { steps, ..Item::new(Resource::Upgrade, finding, vec![]) })
 }
 
 /// Removes the container that a run created only to read Grafana's volume, before the run ends with a blocker.

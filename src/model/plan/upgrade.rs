@@ -77,7 +77,7 @@ pub(super) fn roll_back_database(context: &ServerContext<'_>) -> Vec<Step> {
     if copy == Some(&pending.id) {
         steps.push(Step::RollBackDatabase);
     }
-    steps.push(Step::EndUpgrade(end));
+    steps.extend([Step::EndUpgrade(end), Step::DeleteDatabaseCopy]);
     steps
 }
 
