@@ -89,6 +89,12 @@ lenient! {
     }
 }
 
+impl Preferences {
+    fn has_home(&self) -> bool {
+        self.home_uid.as_ref().is_some_and(|uid| !uid.is_empty()) || self.home_id.is_some_and(|id| id > 0)
+    }
+}
+
 impl Grafana {
     /// A client for the server behind `http`, which has the credentials. An unknown version counts as the newest one.
     #[must_use]
@@ -160,6 +166,7 @@ impl Grafana {
                 data_source: DataSourceState::Missing,
                 has_default_source: false,
                 dashboard: DashboardState::Missing,
+                has_home: false,
                 user_dashboards: Vec::new(),
                 alerts: AlertRulesState::NotRead,
                 query: Query::Unasked,
@@ -199,7 +206,9 @@ impl Grafana {
         }
         let user_dashboards = dashboards.split_off(1);
         let dashboard = dashboards.pop().unwrap_or(DashboardState::Missing);
+        let becomes_home = data_source == DataSourceState::Missing || dashboard == DashboardState::Missing;
         Ok(GrafanaState {
+            has_home: becomes_home && self.has_home().await,
             organisation,
             folder,
             data_source,
@@ -212,12 +221,20 @@ impl Grafana {
         })
     }
 
-    /// Makes the dashboard the organisation's home page, unless it has one: Grafana would replace it without a word. If
-    /// the account may not do that, a note says so and nothing changes.
+    /// Whether the organisation is known to have a home page. No panel depends on it, so an error is not reported here.
+    async fn has_home(&self) -> bool {
+        let read: Result<Option<Preferences>> = self.get("read the preferences", PREFERENCES).await;
+        read.ok().flatten().is_some_and(|found| found.has_home())
+    }
+
+    /// Makes the dashboard the organisation's home page. If the account may not do that, a note says so and nothing
+    /// changes.
     ///
     /// # Errors
-    /// [`Error::Http`] or [`Error::Answer`] if it fails for another reason.
+    /// [`Error::Raced`] if the organisation has one by now: Grafana would replace it without a word. [`Error::Http`] or
+    /// [`Error::Answer`] if it fails for another reason.
     pub(crate) async fn set_home(&self, uid: &str) -> Result<()> {
+        let doing = "set the home page";
         let not_allowed = "this account may not set Grafana's home page, so it stays unchanged";
         let preferences: Preferences = match self.get("read the preferences", PREFERENCES).await {
             Err(Error::Answer { status: 403, .. }) => {
@@ -231,12 +248,10 @@ impl Grafana {
             }
             read => read?.unwrap_or_default(),
         };
-        if preferences.home_uid.as_ref().is_some_and(|uid| !uid.is_empty())
-            || preferences.home_id.is_some_and(|id| id > 0)
-        {
-            return Ok(());
+        if preferences.has_home() {
+            return Err(Error::Raced { doing: doing.into(), why: "another process has just set one".into() });
         }
-        match self.save_home(preferences, uid).await {
+        match self.save_home(doing, preferences, uid).await {
             Err(Error::Answer { status: 403, .. }) => {
                 self.http.note(not_allowed);
                 Ok(())
@@ -245,7 +260,7 @@ impl Grafana {
         }
     }
 
-    async fn save_home(&self, mut preferences: Preferences, uid: &str) -> Result<()> {
+    async fn save_home(&self, doing: &str, mut preferences: Preferences, uid: &str) -> Result<()> {
         let (method, body) = match self.api() {
             Api::Uid => ("PATCH", Body::json(&json!({"homeDashboardUID": uid}))),
             Api::Numeric => {
@@ -253,8 +268,8 @@ impl Grafana {
                 ("PUT", Body::json(&preferences))
             }
         };
-        let answer = self.send("set the home page", method, PREFERENCES, body).await?;
-        self.expect_success("set the home page", &answer)
+        let answer = self.send(doing, method, PREFERENCES, body).await?;
+        self.expect_success(doing, &answer)
     }
 
     /// Changes the password of the signed-in user.

@@ -17,7 +17,6 @@ use crate::model::observed::PortHolder;
 use crate::model::plan::{ContainerUse, Finding, NewContainer, Phase, Plan, Step};
 use crate::model::role::{PerRole, Role};
 use crate::model::stack::{DesiredContainer, EngineLocation, Login, Remembered};
-use crate::model::upgrade::Upgrade;
 
 /// The end of a plan, or of a run, that failed.
 #[derive(Debug)]

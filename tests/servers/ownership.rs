@@ -396,3 +396,25 @@ fn unreadable_preferences_leave_the_home_page_unchanged_and_stop_nothing() {
     it.run(&["status"]).expect(0);
     record.section();
 }
+
+#[test]
+fn an_existing_home_page_is_kept() {
+    for version in Version::ALL {
+        let it = Servers::start(version);
+        let save = json!({"dashboard": {"uid": "theirs", "title": "Theirs"}});
+        let (status, saved) = it.ask("POST", "/api/dashboards/db", Some(&save));
+        assert_eq!(status, 200, "{version:?}: {saved}");
+        let home = || it.ask("GET", "/api/org/preferences", None).1;
+        let (method, theirs) = match version {
+            Version::V7 => ("PUT", json!({"homeDashboardId": saved["id"]})),
+            _ => ("PATCH", json!({"homeDashboardUID": "theirs"})),
+        };
+        assert_eq!(it.ask(method, "/api/org/preferences", Some(&theirs)).0, 200, "{version:?}");
+        let before = home();
+        let planned = it.run(&["up", "--dry-run", "--output", "json"]).expect(3).json().to_string();
+        assert!(planned.contains("save_dashboard") && !planned.contains("set_home"), "{version:?}: {planned}");
+        it.run(&["up"]).expect(0);
+        assert_eq!(home(), before, "{version:?}");
+        it.run(&["up", "--dry-run"]).expect(0);
+    }
+}

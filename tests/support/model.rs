@@ -147,6 +147,7 @@ pub(crate) fn grafana_state() -> GrafanaState {
         folder: FolderState::NotConfigured,
         data_source: DataSourceState::Missing,
         has_default_source: false,
+        has_home: false,
         dashboard: DashboardState::Missing,
         user_dashboards: vec![],
         alerts: AlertRulesState::NotRead,

@@ -27,6 +27,8 @@ pub struct GrafanaState {
     pub has_default_source: bool,
     /// The bundled dashboard.
     pub dashboard: DashboardState,
+    /// The organisation has a home page; read only if the dashboard would become it.
+    pub has_home: bool,
     /// The user's dashboards, in the stack's order; empty if they could not be read.
     pub user_dashboards: Vec<DashboardState>,
     /// The instance's alert rules.

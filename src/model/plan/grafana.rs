@@ -210,11 +210,14 @@ fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: DashboardId, optio
             }
         }
     };
+    // Grafana would replace a home page without a word.
+    let may_become_home = known.is_none_or(|grafana| !grafana.has_home);
     let never_finished = known.is_none_or(|grafana| grafana.data_source == DataSourceState::Missing);
     if matches!(finding, Finding::Blocked(_) | Finding::Unreadable(_)) {
         return Item::new(resource, finding, vec![]);
     }
-    if id == DashboardId::Bundled && (never_finished || matches!(finding, Finding::Missing | Finding::Unknown)) {
+    let is_new = never_finished || matches!(finding, Finding::Missing | Finding::Unknown);
+    if id == DashboardId::Bundled && is_new && may_become_home {
         steps.push(Step::SetHome { uid: uid.to_string() });
     }
     Item::new(resource, finding, steps)

@@ -391,9 +391,7 @@ impl Step {
             Self::CreateFolder { .. } => (Folder, "create_folder", "create Grafana's folder"),
             Self::SaveDataSource { .. } => (DataSource, "save_data_source", "save the data source"),
             &Self::SaveDashboard { id, .. } => (Dashboard(id), "save_dashboard", "save the {dashboard}"),
-            Self::SetHome { .. } => {
-                (Dashboard(DashboardId::Bundled), "set_home", "make the dashboard the home page if there is none")
-            }
+            Self::SetHome { .. } => (Dashboard(DashboardId::Bundled), "set_home", "make the dashboard the home page"),
             &Self::DeleteDashboard { id, .. } => (Dashboard(id), "delete_dashboard", "delete the {dashboard}"),
             Self::DeleteFolder { .. } => (Folder, "delete_folder", "delete Grafana's folder if it is empty"),
             Self::DeleteDataSource { .. } => (DataSource, "delete_data_source", "delete the data source"),
