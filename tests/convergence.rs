@@ -129,7 +129,7 @@ fn ends_in_round(world: &mut World, desired: &Stack, case: Case, options: &mut U
 /// Whether a blocker is the right end of a run.
 fn may_block(world: &World, case: Case, blocker: &Blocker) -> bool {
     match blocker.kind {
-        BlockReason::Image => world.data.ran > case.version() && world.upgrade.is_none(),
+        BlockReason::Image => world.data.ran > case.version() && !world.names_previous(),
         // A password that is being replaced may be unknown.
         BlockReason::Refused => case.given.is_some() || (case.after_reset && world.data.pending.is_some()),
         // Only a user can change the password of another account, and of admin beside it.
@@ -148,7 +148,7 @@ fn ends_after_failure(world: &mut World, desired: &Stack, case: Case, step: &Ste
     let seen = world.observe(desired, case);
     match plan::roll_back(desired, &seen, Some(step), FailureCause::NotReady) {
         // Nothing ran before, so there is nothing to roll back to.
-        None => assert!(world.data.ran != LABEL && world.upgrade.is_none(), "the database is gone: {world:?}"),
+        None => assert!(world.data.ran != LABEL && !world.names_previous(), "the database is gone: {world:?}"),
         Some(Rollback { plan, upgrade }) => {
             assert_eq!(upgrade.state, UpgradeState::Refused);
             assert!(plan.executable().all(|step| world.execute(case, None, step)));
@@ -517,7 +517,7 @@ fn a_supplied_password_is_tried_before_a_grafana_that_is_still_starting_is_remov
     assert!(checked > 100, "{checked}");
 }
 
-/// The same world with a pending upgrade or a rolled back one. An existing container that may have
+/// The same world with a pending upgrade, an accepted or a rolled back one. An existing container that may have
 /// run belongs to the new image.
 fn with_upgrades(world: &World) -> Vec<World> {
     if world.data.db.is_none() {
@@ -526,13 +526,13 @@ fn with_upgrades(world: &World) -> Vec<World> {
     let new = LABEL + 1;
     let with = |state| World { upgrade: Some(Case::default().recorded_upgrade(state)), ..world.clone() };
     let mut all = vec![with(UpgradeState::Undone), with(UpgradeState::Ended)];
-    for state in [UpgradeState::Unproven, UpgradeState::Refused, UpgradeState::Postponed] {
+    for state in [UpgradeState::Unproven, UpgradeState::Refused, UpgradeState::Postponed, UpgradeState::Accepted] {
         let mut pending = World { copy: Some((world.data, true)), ..with(state) };
-        let ran = pending.grafana.container.is_none_or(|actual| actual.run != RunState::Created);
+        let waits = pending.grafana.container.is_some_and(|actual| actual.run == RunState::Created);
         if let Some(actual) = &mut pending.grafana.container {
             actual.version = new;
         }
-        if ran {
+        if !waits || state == UpgradeState::Accepted {
             (pending.data.ran, pending.data.intended) = (new, Some(new));
         }
         all.push(pending);

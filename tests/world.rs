@@ -690,7 +690,8 @@ impl World {
             Step::EndUpgrade(end) => self.write_record(end.as_deref().cloned()),
             Step::DeleteDatabaseCopy => {
                 assert!(self.grafana.container.is_some(), "a copy is deleted through a container");
-                assert!(!self.is_pending(), "the copy may be needed as long as it is recorded");
+                let is_current = self.copy.is_some_and(|(_, is_current)| is_current);
+                assert!(!is_current || !self.is_pending(), "the copy may be needed as long as it is recorded");
                 self.copy = None;
             }
             Step::CopyGrafanaDatabase { upgrade } => {
@@ -813,7 +814,13 @@ impl World {
     }
 
     pub fn is_pending(&self) -> bool {
-        self.upgrade.as_ref().is_some_and(|one| !matches!(one.state, UpgradeState::Undone | UpgradeState::Ended))
+        use UpgradeState::{Postponed, Refused, Unproven};
+        self.upgrade.as_ref().is_some_and(|one| matches!(one.state, Unproven | Refused | Postponed))
+    }
+
+    /// Whether a record names the image that ran before the new one.
+    pub fn names_previous(&self) -> bool {
+        self.upgrade.as_ref().is_some_and(|one| one.state != UpgradeState::Accepted)
     }
 
     fn is_unproven(&self) -> bool {
@@ -906,7 +913,7 @@ impl World {
         self.networks == 1
             && serves(Role::Influxdb, &self.influxdb)
             && serves(Role::Grafana, &self.grafana)
-            && !self.is_pending()
+            && (self.copy.is_none() && !self.is_pending() && (self.upgrade.is_none() || self.names_previous()))
             && (is_version && finds_password && is_safe && is_settled)
             && (self.database && self.source == ObjectState::Right && dashboards && alerts && !self.stale)
             && (keeps && self.settings == ObjectState::Right)

@@ -177,12 +177,13 @@ mod tests {
     use super::*;
     use crate::model::upgrade::{NamedImage, UpgradeState};
 
-    const STATES: [(UpgradeState, &str); 5] = [
+    const STATES: [(UpgradeState, &str); 6] = [
         (UpgradeState::Unproven, "unproven"),
         (UpgradeState::Refused, "refused"),
         (UpgradeState::Postponed, "postponed"),
         (UpgradeState::Undone, "undone"),
         (UpgradeState::Ended, "ended"),
+        (UpgradeState::Accepted, "accepted"),
     ];
 
     proptest! {

@@ -3,7 +3,7 @@
 
 use super::image::ImageRef;
 use super::observed::{ObservedServer, RunState, VolumeState};
-use super::upgrade::{NamedImage, Upgrade};
+use super::upgrade::{NamedImage, Upgrade, UpgradeState};
 use super::version::Version;
 use super::volume_content::{RanVersion, VolumeFiles};
 
@@ -55,7 +55,11 @@ impl LastRun {
             Some(NamedImage { name: actual.config.as_ref()?.image.clone(), id: Some(actual.image_id.clone()) })
         });
         let named = image_in_volume(seen).map(|name| {
-            let previous = upgrade.map(|upgrade| &upgrade.from).filter(|from| from.name == name);
+            let last = upgrade.map(|upgrade| match upgrade.state {
+                UpgradeState::Accepted => &upgrade.to,
+                _ => &upgrade.from,
+            });
+            let previous = last.filter(|last| last.name == name);
             NamedImage { id: previous.and_then(|from| from.id.clone()), name }
         });
         Self {
@@ -129,7 +133,6 @@ mod tests {
     use super::*;
     use crate::model::observed::ContainerState;
     use crate::model::role::Role;
-    use crate::model::upgrade::UpgradeState;
     use crate::model::volume_content::VolumeContent;
     use crate::samples;
 
@@ -175,7 +178,10 @@ mod tests {
         assert_eq!(last(&created), ("grafana/grafana:13.0".into(), None));
         let from = NamedImage { name: image("grafana/grafana:12.3"), id: Some("b".into()) };
         let upgrade = Upgrade { id: "1".into(), to: from.clone(), from, state: UpgradeState::Ended };
-        assert_eq!(LastRun::of(&stored(), Some(&upgrade)).image, Some(upgrade.from));
+        assert_eq!(LastRun::of(&stored(), Some(&upgrade)).image, Some(upgrade.from.clone()));
+        let to = NamedImage { id: Some("c".into()), ..upgrade.to.clone() };
+        let accepted = Upgrade { to, state: UpgradeState::Accepted, ..upgrade };
+        assert_eq!(LastRun::of(&stored(), Some(&accepted)).image, Some(accepted.to));
     }
 
     #[test]

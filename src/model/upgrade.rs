@@ -46,6 +46,8 @@ pub enum UpgradeState {
     Undone,
     /// The previous image runs again after a postponed upgrade. The record names it for the next upgrade.
     Ended,
+    /// The new image is accepted. The record stays until the copy of the database is deleted.
+    Accepted,
 }
 
 impl Upgrade {
@@ -55,7 +57,7 @@ impl Upgrade {
     /// Whether the new image has yet to be accepted or rolled back.
     #[must_use]
     pub(crate) fn is_pending(&self) -> bool {
-        !matches!(self.state, UpgradeState::Undone | UpgradeState::Ended)
+        !matches!(self.state, UpgradeState::Undone | UpgradeState::Ended | UpgradeState::Accepted)
     }
 
     /// Whether the previous database must be restored before `image` starts.
@@ -65,7 +67,7 @@ impl Upgrade {
             // Another image continues with the current database; the copy stays until an image is accepted.
             UpgradeState::Unproven => self.from.name == *image && self.from.name != self.to.name,
             UpgradeState::Refused | UpgradeState::Postponed => true,
-            UpgradeState::Undone | UpgradeState::Ended => false,
+            UpgradeState::Undone | UpgradeState::Ended | UpgradeState::Accepted => false,
         }
     }
 
@@ -171,7 +173,8 @@ mod tests {
         assert!(upgrade(UpgradeState::Refused).must_roll_back(&one));
         let postponed = upgrade(UpgradeState::Postponed);
         assert!(postponed.must_roll_back(&two) && !postponed.refuses(&two), "its image is tried again");
-        let ended = upgrade(UpgradeState::Ended);
-        assert!(!ended.must_roll_back(&two) && !ended.refuses(&two) && !ended.is_pending());
+        for ended in [upgrade(UpgradeState::Ended), upgrade(UpgradeState::Accepted)] {
+            assert!(!ended.must_roll_back(&two) && !ended.refuses(&two) && !ended.is_pending());
+        }
     }
 }

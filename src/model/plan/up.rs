@@ -55,13 +55,18 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     plan
 }
 
-/// Accepts the new image once it answers the dashboard's queries.
+/// Accepts the new image once it answers the dashboard's queries, and then deletes the copy of the database.
 fn finish_upgrade(upgrade: &Upgrade, edited: bool) -> Option<Item> {
-    let finding = Finding::Requested("the new image is not accepted yet");
-    let steps = [Step::ProveDashboard { edited }, Step::EndUpgrade(None), Step::DeleteDatabaseCopy];
-    let is_tried = upgrade.state == UpgradeState::Unproven;
-    let steps = steps.map(|step| (Phase::End, step)).into();
-    is_tried.then(|| Item { steps, ..Item::new(Resource::Upgrade, finding, vec![]) })
+    let accepted = Upgrade { state: UpgradeState::Accepted, ..upgrade.clone() };
+    let accept = vec![Step::ProveDashboard { edited }, Step::RecordUpgrade(Box::new(accepted))];
+    let (finding, mut steps) = match upgrade.state {
+        UpgradeState::Unproven => ("the new image is not accepted yet", accept),
+        UpgradeState::Accepted => ("the copy of the previous database is not deleted yet", vec![]),
+        UpgradeState::Refused | UpgradeState::Postponed | UpgradeState::Undone | UpgradeState::Ended => return None,
+    };
+    steps.extend([Step::DeleteDatabaseCopy, Step::EndUpgrade(None)]);
+    let steps = steps.into_iter().map(|step| (Phase::End, step)).collect();
+    Some(Item { steps, ..Item::new(Resource::Upgrade, Finding::Requested(finding), vec![]) })
 }
 
 /// Removes the container that a run created only to read Grafana's volume, before the run ends with a blocker.

@@ -70,14 +70,15 @@ pub(super) fn roll_back_database(context: &ServerContext<'_>) -> Vec<Step> {
     let state = match pending.state {
         UpgradeState::Refused => Some(UpgradeState::Undone),
         UpgradeState::Postponed => Some(UpgradeState::Ended),
-        UpgradeState::Unproven | UpgradeState::Undone | UpgradeState::Ended => None,
+        UpgradeState::Unproven | UpgradeState::Undone | UpgradeState::Ended | UpgradeState::Accepted => None,
     };
     let end = state.map(|state| Box::new(Upgrade { state, ..pending.clone() }));
     let mut steps = Vec::new();
     if copy == Some(&pending.id) {
         steps.push(Step::RollBackDatabase);
     }
-    steps.extend([Step::EndUpgrade(end), Step::DeleteDatabaseCopy]);
+    // The record ends last, because a run that finds it deletes the copy.
+    steps.extend([Step::DeleteDatabaseCopy, Step::EndUpgrade(end)]);
     steps
 }
 
