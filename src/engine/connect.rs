@@ -35,7 +35,7 @@ impl Docker {
         let over_ssh = None;
         let client = over_ssh.unwrap_or_else(|| client(&endpoint.host, endpoint.certificates.as_deref()));
         let client = client.map_err(|error| unreachable(&endpoint, &error))?;
-        let client = client.with_request_modifier(url_safe_credentials);
+        let client = client.with_request_modifier(transport::url_safe_credentials);
         let (host, chosen_by) = (endpoint.host.clone(), endpoint.chosen_by.to_string());
         let engine = EngineInfo {
             endpoint: host,
@@ -165,28 +165,9 @@ fn client(host: &str, certificates: Option<&std::path::Path>) -> Result<bollard:
     }
 }
 
-/// The engine expects URL-safe base64 for credentials, and ignores them in any other encoding.
-pub(super) fn url_safe_credentials(mut request: bollard::BollardRequest) -> bollard::BollardRequest {
-    if let Some(value) = request.headers_mut().get_mut("x-registry-auth") {
-        let text = value.to_str().unwrap_or_default().replace('+', "-").replace('/', "_");
-        if let Ok(safe) = text.parse() {
-            *value = safe;
-        }
-    }
-    request
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn credentials_are_encoded_as_url_safe_base64() {
-        let body = bollard::body_full(Vec::new().into());
-        let mut request = bollard::BollardRequest::new(body);
-        request.headers_mut().insert("x-registry-auth", "a+/b=".parse().unwrap());
-        assert_eq!(url_safe_credentials(request).headers()["x-registry-auth"], "a-_b=");
-    }
 
     #[test]
     fn the_kind_of_an_engine_follows_from_its_components() {

@@ -29,7 +29,6 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 
 use super::REQUEST_TIMEOUT;
-use super::connect::url_safe_credentials;
 
 /// The size limit of an answer that is read as a whole. A list of a thousand containers takes about
 /// five million bytes.
@@ -287,6 +286,17 @@ fn client(
 }
 
 #[cfg(unix)]
+/// The engine expects URL-safe base64 for credentials, and ignores them in any other encoding.
+pub(super) fn url_safe_credentials(mut request: bollard::BollardRequest) -> bollard::BollardRequest {
+    if let Some(value) = request.headers_mut().get_mut("x-registry-auth") {
+        let text = value.to_str().unwrap_or_default().replace('+', "-").replace('/', "_");
+        if let Ok(safe) = text.parse() {
+            *value = safe;
+        }
+    }
+    request
+}
+
 #[cfg(test)]
 mod tests {
     use bollard::container::LogOutput;
@@ -326,6 +336,14 @@ mod tests {
 
     fn endless(begin: &'static [u8]) -> (tempfile::TempDir, bollard::Docker) {
         engine(begin, vec![b'a'; 64 << 10], usize::MAX)
+    }
+
+    #[test]
+    fn credentials_are_encoded_as_url_safe_base64() {
+        let body = bollard::body_full(Vec::new().into());
+        let mut request = bollard::BollardRequest::new(body);
+        request.headers_mut().insert("x-registry-auth", "a+/b=".parse().unwrap());
+        assert_eq!(url_safe_credentials(request).headers()["x-registry-auth"], "a-_b=");
     }
 
     #[tokio::test]

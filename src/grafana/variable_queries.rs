@@ -1,12 +1,12 @@
 //! Resolves the variables of a dashboard, with the queries that a browser sends for them.
 
-use super::dashboard_model::{DataSourceRef, Variable};
+use super::dashboard_model::Variable;
 use super::data_source::DataSource;
 use super::layout::is_built_in;
 use super::panel_queries::{PanelContext, find, reference};
 use super::panels::Answered;
 use super::queries::interval;
-use super::variables::{ALL, Arity, Chosen, Variables, choose, matching, refers_to};
+use super::variables::{ALL, Arity, Chosen, Variables, choose, matching};
 use super::{Grafana, INFLUXDB};
 use crate::error::Result;
 use crate::model::diagnosis::VariableContent;
@@ -93,12 +93,6 @@ impl Grafana {
         variables.set_of(arity, name, choose(variable, &values));
         Ok(Answered { content, failure })
     }
-}
-
-/// Whether a variable refers to another one by name.
-pub(super) fn refers(variable: &Variable, name: &str) -> bool {
-    let source = DataSourceRef::uid_of(variable.datasource.as_ref());
-    [&variable.query.0, source, &variable.regex].iter().any(|text| refers_to(text, name))
 }
 
 /// The values in the list of a custom variable: `a, b` or `text : value`.

@@ -3,7 +3,7 @@
 use regex_lite::Regex;
 use serde_json::{Map, Value, json};
 
-use super::dashboard_model::{Target, Variable};
+use super::dashboard_model::{DataSourceRef, Target, Variable};
 use super::json::for_each_text;
 
 /// The value of "All" in a variable.
@@ -223,8 +223,14 @@ fn references(text: &str) -> Vec<(String, Option<String>)> {
     names
 }
 
+/// Whether a variable refers to another one by name.
+pub(super) fn refers(variable: &Variable, name: &str) -> bool {
+    let source = DataSourceRef::uid_of(variable.datasource.as_ref());
+    [&variable.query.0, source, &variable.regex].iter().any(|text| refers_to(text, name))
+}
+
 /// Whether a text refers to a variable.
-pub(super) fn refers_to(text: &str, name: &str) -> bool {
+fn refers_to(text: &str, name: &str) -> bool {
     references(text).iter().any(|(one, _)| one == name)
 }
 
