@@ -243,7 +243,7 @@ impl Http {
     /// Sends one request and reads the whole answer, whatever its status.
     ///
     /// # Errors
-    /// If no answer arrives or the answer is too large.
+    /// [`Error::Http`] if no answer arrives, [`Error::Answer`] if it is too large.
     pub(crate) async fn send(&self, request: Request<'_>) -> Result<Response> {
         let started = Instant::now();
         let text = excerpt(&format!("{} {}", request.method, request.path), 200);
@@ -259,12 +259,8 @@ impl Http {
     }
 
     async fn exchange(&self, Request { method, path, headers, body, within }: Request<'_>) -> Result<Response> {
-        let error = |why, is_late| Error::Http {
-            doing: format!("contact {}", self.system),
-            url: self.address.clone(),
-            why,
-            is_late,
-        };
+        let doing = || format!("contact {}", self.system);
+        let error = |why, is_late| Error::Http { doing: doing(), url: self.address.clone(), why, is_late };
         let failed = |why: String| error(why, false);
         let broken = |why: &reqwest::Error| error(reason(why), why.is_timeout());
         let method = method.parse().map_err(|_| failed(format!("{method} is not a method")))?;
@@ -293,7 +289,12 @@ impl Http {
         let mut read = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|why| broken(&why))? {
             if read.len() + chunk.len() > LIMIT {
-                return Err(failed(format!("the answer is larger than {} MiB", LIMIT >> 20)));
+                return Err(Error::Answer {
+                    doing: doing(),
+                    url: self.address.clone(),
+                    status: 0,
+                    why: format!("the answer is larger than {} MiB", LIMIT >> 20),
+                });
             }
             read.extend_from_slice(&chunk);
         }

@@ -197,6 +197,10 @@ fn running(stack: &Stack, seen: &Observed, role: Role) -> Result<String> {
     let answers = role == Role::Grafana || seen.response.state().is_some();
     match seen.container.ours() {
         Some(actual) if actual.run == RunState::Running && answers => Ok(actual.id.clone()),
+        Some(actual) if actual.run == RunState::Running => Err(Error::Absent {
+            what: format!("{} runs but does not answer, which a backup needs", role.title()),
+            hint: format!("`{}` shows the cause", stack.command("status")),
+        }),
         _ => Err(Error::Absent {
             what: format!("{} is not running, but a backup needs both servers to run", role.title()),
             hint: format!("start it with `{}`", stack.command("up")),

@@ -221,10 +221,15 @@ fn without_answer(session: &Session, seen: &Observed, servers: ExportServers) ->
     }
     let is_container = stack.container(Role::Grafana).is_some();
     if !is_container || matches!(seen.grafana.volume, VolumeState::Ours { .. }) {
-        session.listener().on(Event::Warning(
-            "Grafana does not answer or rejects the login: dashboards are exported as clipper-metrics would import them, \
-             without edits",
-        ));
+        let cause = match &seen.grafana.response {
+            ServerResponse::Refusing(message) => format!("Grafana rejected the login ({message})"),
+            ServerResponse::Failing(why) => format!("clipper-metrics {why}"),
+            ServerResponse::Silent(why) | ServerResponse::Starting(why) => format!("Grafana does not answer ({why})"),
+            _ => "Grafana does not answer".to_string(),
+        };
+        session.listener().on(Event::Warning(&format!(
+            "{cause}: dashboards are exported as clipper-metrics would import them, without edits"
+        )));
     }
     Ok(if is_container { GrafanaExport::new_server(stack) } else { GrafanaExport::unknown(stack) })
 }
@@ -258,8 +263,8 @@ fn warn_about_omissions(session: &Session, present: &GrafanaExport) {
 /// Checks that no foreign object conflicts with the files, and that the format finds the objects that it builds on.
 fn expect_usable(stack: &Stack, seen: &Observed, servers: ExportServers) -> Result<()> {
     if let (ServerResponse::Refusing(message), false) = (&seen.grafana.response, servers == ExportServers::New) {
-        let url = stack.url(Role::Grafana).to_string();
-        return Err(Error::Refused { role: Role::Grafana, url, message: message.clone() });
+        let blocker = plan::refused(stack, Role::Grafana, &stack.url(Role::Grafana).to_string(), message);
+        return Err(Error::Blocked { resource: Resource::Server(Role::Grafana), blocker });
     }
     let plan = plan::up(stack, seen, UpOptions::default());
     if let (ExportServers::Existing, Some(organisation), Some(Finding::Missing)) =

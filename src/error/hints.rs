@@ -1,6 +1,7 @@
 //! The hints of errors: the next command to type, specific to the cause.
 
 use super::{Error, ForeignObject, PullFailure, Refusal, is_disk_full};
+use crate::model::hints::UNUSABLE_CONTENT;
 use crate::model::image::ImageRef;
 use crate::model::invocation::Invocation;
 use crate::model::publish;
@@ -45,18 +46,18 @@ impl Error {
             }
             Self::Pull { failure, image, .. } => failure.hint(image, invocation),
             Self::Http { .. } => "check that the server runs, then try again; -v shows every request".into(),
-            Self::Refused { role: Role::Grafana, .. } => format!(
-                "supply the password with `{}`, or set a new one with `{}` (managed containers only); Grafana locks a \
-                 user out for 5 minutes after 5 wrong passwords",
-                invocation.command("up --grafana-password-file FILE"),
-                invocation.command("up --reset-grafana-password")
-            ),
-            Self::Refused { .. } => "use --influxdb-user and --influxdb-password-file".into(),
-            Self::Answer { status: 403, .. } => {
-                "run this command once with an administrator's account; afterwards, an editor's account is enough for \
-                 the dashboard"
+            Self::Refused { role: Role::Grafana, .. } => {
+                "check --grafana-user and --grafana-password-file, or --grafana-token-file; Grafana locks a user out \
+                 for 5 minutes after 5 wrong passwords"
                     .into()
             }
+            Self::Refused { .. } => "use --influxdb-user and --influxdb-password-file".into(),
+            Self::Answer { status: 403, .. } => {
+                "use an administrator's account; once it has run `up`, an editor's account is enough for the \
+                 dashboard, from Grafana 9 on"
+                    .into()
+            }
+            Self::Answer { status: 0, .. } => UNUSABLE_CONTENT.into(),
             Self::Answer { why, .. } if is_disk_full(why) => {
                 "free space on the disk with that server's data, then run the same command again".into()
             }
@@ -69,9 +70,14 @@ impl Error {
 impl ForeignObject {
     fn hint(&self, invocation: &Invocation) -> String {
         match self {
-            Self::InGrafana => {
-                "rename or delete it in Grafana, use a folder with --grafana-folder, or start a second instance with --name"
-                    .into()
+            Self::DataSource { provisioned: true } => {
+                "choose another --name, or remove it from Grafana's provisioning files".into()
+            }
+            Self::DataSource { provisioned: false } => {
+                "choose another --name, or rename or delete it in Grafana".into()
+            }
+            Self::Dashboard => {
+                "rename or delete it in Grafana, use a folder with --grafana-folder, or choose another --name".into()
             }
             Self::Attached { network, container } => {
                 let command = invocation.docker(&format!("network disconnect {network} {container}"));

@@ -215,8 +215,13 @@ pub enum Error {
 /// Another owner's object in the way of a step.
 #[derive(Debug)]
 pub enum ForeignObject {
-    /// In Grafana, at the place of the instance's own.
-    InGrafana,
+    /// A data source in Grafana, in the place of the instance's own.
+    DataSource {
+        /// Whether it is provisioned from a file.
+        provisioned: bool,
+    },
+    /// A dashboard in Grafana, in the place of the instance's own.
+    Dashboard,
     /// A container that is attached to a duplicate network.
     Attached {
         /// The engine's id of the network.

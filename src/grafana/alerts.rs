@@ -16,7 +16,7 @@ use super::{Grafana, dashboard, path, unreadable};
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
 use crate::model::alerts::{AlertRule, AlertSettings, Alerts};
-use crate::model::observed::{ActualAlerts, ActualRule, AlertRulesState};
+use crate::model::observed::{ActualAlerts, ActualRule, AlertRulesState, OtherObject};
 use crate::model::stack::{DesiredDashboard, DesiredDataSource, MadeFor, Stack};
 
 /// The title of the folder, followed by the instance's name.
@@ -136,9 +136,13 @@ pub(super) fn in_folder<'a>(all: &'a [Rule], folder: &'a GrafanaFolder) -> impl 
 impl Rule {
     pub(super) fn state(&self) -> ActualRule {
         let RuleMark { content, fields, made_for } = self.mark();
-        // Rules created through the API are managed.
-        let provisioned = !matches!(self.provenance.as_str(), "" | "api");
-        ActualRule::Present { edited: content != self.content_fingerprint(), provisioned, fields: fields.0, made_for }
+        let (edited, provisioned) = (content != self.content_fingerprint(), self.is_provisioned());
+        ActualRule::Present { edited, provisioned, fields: fields.0, made_for }
+    }
+
+    /// Whether a file provides it. Rules created through the API can be changed.
+    fn is_provisioned(&self) -> bool {
+        !matches!(self.provenance.as_str(), "" | "api")
     }
 
     /// Whether a user edited it.
@@ -237,18 +241,17 @@ impl Grafana {
         let title = folder_title(&stack.instance);
         let Some(folder) = self.folder(&title).await? else {
             return Ok(if self.is_title_taken(&title).await? {
-                ActualRule::Clash(format!("a dashboard called {title:?}"))
+                ActualRule::Clash(format!("a dashboard called {title:?}").into())
             } else {
                 ActualRule::Missing
             });
         };
         let wanted = titled(rule.title(), &stack.instance);
-        let taken = in_folder(all, &folder).any(|rule| rule.title == wanted);
-        Ok(if taken {
-            ActualRule::Clash(format!("an alert rule called {wanted:?} in the folder {title:?}"))
-        } else {
-            ActualRule::Missing
-        })
+        let namesake = in_folder(all, &folder).find(|rule| rule.title == wanted);
+        Ok(namesake.map_or(ActualRule::Missing, |rule| {
+            let what = format!("an alert rule called {wanted:?} in the folder {title:?}");
+            ActualRule::Clash(OtherObject { what, provisioned: rule.is_provisioned() })
+        }))
     }
 }
 

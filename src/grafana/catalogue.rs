@@ -36,7 +36,7 @@ impl Grafana {
         let answer = match self.send("list the panel plugins", "GET", "/api/frontend/settings", Body::Empty).await {
             Ok(answer) if answer.status == 200 => answer,
             // A large or slow answer does not mean that Grafana fails otherwise.
-            Ok(_) | Err(Error::Http { .. }) => return Ok(None),
+            Ok(_) | Err(Error::Http { .. } | Error::Answer { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
         let Some(settings) = answer.json::<Option<FrontendSettings>>() else { return Ok(None) };

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use super::json::lenient;
 use super::versions::Capability;
 use super::{Api, Grafana, INFLUXDB, changed, foreign, moved, path};
-use crate::error::{Error, Result};
+use crate::error::{Error, ForeignObject, Result};
 use crate::http::Body;
-use crate::model::observed::DataSourceState;
+use crate::model::observed::{DataSourceState, OtherObject};
 use crate::model::stack::{DesiredDataSource, MadeFor, Secret, Stack};
 use crate::objects_only::ObjectsOnly;
 
@@ -156,9 +156,9 @@ impl DataSource {
         DataSourceState::Ours { fields, made_for, provisioned: self.read_only }
     }
 
-    fn described(&self) -> String {
-        let provisioned = if self.read_only { "provisioned " } else { "" };
-        format!("a {provisioned}data source called {:?} with the uid {:?}", self.name, self.uid)
+    fn described(&self) -> OtherObject {
+        let what = format!("a data source called {:?} with the uid {:?}", self.name, self.uid);
+        OtherObject { what, provisioned: self.read_only }
     }
 }
 
@@ -262,7 +262,9 @@ impl Grafana {
             .await?
             .ok_or_else(|| raced("another process has deleted it"))?;
         match present.state(desired) {
-            DataSourceState::Foreign(what) => Err(foreign(&what)),
+            DataSourceState::Foreign(OtherObject { what, provisioned }) => {
+                Err(foreign(&what, ForeignObject::DataSource { provisioned }))
+            }
             DataSourceState::Ours { provisioned: true, .. } => Err(raced("a file provides it now")),
             DataSourceState::Ours { made_for: other, .. } if !is_still(&other, made_for, &desired.made_for()) => {
                 Err(moved(doing, &other))

@@ -17,6 +17,7 @@ impl Grafana {
         let answer = match self.send_statement(uid, id, database, ["now-5m", "now"], HEALTH_QUERY).await {
             // Grafana waits longer for InfluxDB than this program waits for Grafana.
             Err(Error::Http { why, .. }) => return Ok(Query::Failing(format!("Grafana's query got {why}"))),
+            Err(Error::Answer { why, .. }) => return Ok(Query::Failing(why)),
             answer => answer?,
         };
         Ok(classify(self.api(), answer.status, answer.json(), || answer.message()))

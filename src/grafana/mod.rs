@@ -108,6 +108,9 @@ impl Grafana {
         let answer = match self.http.anonymous().send(request).await {
             Ok(answer) => answer,
             Err(Error::Http { why, .. }) => return (ServerResponse::Silent(why), None),
+            Err(Error::Answer { why, .. }) => {
+                return (ServerResponse::Unusable(format!("a server that is not Grafana ({why})")), None);
+            }
             Err(error) => return (ServerResponse::Silent(error.to_string()), None),
         };
         let Health { version, database } = answer.json();
@@ -153,6 +156,7 @@ impl Grafana {
             Err(Error::Answer { status: 403, why, doing, .. }) => ServerResponse::Refusing(format!(
                 "{why}: this account may not {doing}; before Grafana 9, only an administrator may"
             )),
+            Err(Error::Answer { doing, why, status, .. }) => ServerResponse::Failing(Unreadable { doing, status, why }),
             Err(error) => ServerResponse::Silent(error.to_string()),
         }
     }
@@ -308,6 +312,7 @@ impl Grafana {
         let answer = self.send_to_organisation(Request { body, ..Request::new(method, path) }).await;
         answer.map_err(|error| match error {
             Error::Http { url, why, is_late, .. } => Error::Http { doing: doing.into(), url, why, is_late },
+            Error::Answer { url, status, why, .. } => Error::Answer { doing: doing.into(), url, status, why },
             error => error,
         })
     }
@@ -346,9 +351,8 @@ fn path(segments: &[&str]) -> String {
 }
 
 /// The error for another owner's object that was detected only now.
-fn foreign(what: &str) -> Error {
-    let why = format!("Grafana already has {what}, which clipper-metrics did not create");
-    Error::Foreign { why, object: ForeignObject::InGrafana }
+fn foreign(what: &str, object: ForeignObject) -> Error {
+    Error::Foreign { why: format!("Grafana already has {what}, which clipper-metrics did not create"), object }
 }
 
 /// Turns an unexpected status into a finding about one resource. A rejected login or a broken

@@ -172,7 +172,7 @@ fn shown(value: &Value) -> String {
 pub(super) enum QueryFailure {
     /// InfluxDB did not answer.
     Transport(String),
-    /// InfluxDB or Grafana rejected the query.
+    /// InfluxDB or Grafana rejected the query, or its result is too large.
     Rejected(String),
 }
 
@@ -273,6 +273,7 @@ impl Grafana {
         let (uid, id, database) = (&source.uid, source.id, source.outer_database());
         let answer = match self.send_statement(uid, id, database, [&from, &to], &statement).await {
             Err(Error::Http { why, .. }) => return Ok(Err(QueryFailure::Transport(why))),
+            Err(Error::Answer { why, .. }) => return Ok(Err(QueryFailure::Rejected(why))),
             answer => answer?,
         };
         let result = answer.json::<QueryAnswer>().only(self.api());
@@ -299,6 +300,7 @@ impl Grafana {
             Err(Error::Http { why, .. }) => {
                 return Ok(Err(QueryFailure::Transport(format!("Grafana's answer: {why}"))));
             }
+            Err(Error::Answer { why, .. }) => return Ok(Err(QueryFailure::Rejected(why))),
             answer => answer?,
         };
         let mut results: QueryAnswer = answer.json();

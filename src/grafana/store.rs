@@ -9,9 +9,9 @@ use super::json::{Elements, lenient};
 use super::versions::Capability;
 use super::{Api, Grafana, changed, dashboard, foreign, or_unreadable, path, user_dashboard};
 use crate::digest::fingerprint;
-use crate::error::{Error, Result};
+use crate::error::{Error, ForeignObject, Result};
 use crate::http::{Body, Response, escaped};
-use crate::model::observed::{ActualDashboard, DashboardState, FolderState};
+use crate::model::observed::{ActualDashboard, DashboardState, FolderState, OtherObject};
 use crate::model::stack::{DashboardId, Stack};
 
 lenient! {
@@ -94,7 +94,7 @@ impl Grafana {
         let (meta, head) = (&found.meta, &found.head);
         if meta.is_folder {
             let what = folder_with_uid(&head.title, uid);
-            return Ok(DashboardState::Clash { what, has_uid: true });
+            return Ok(DashboardState::Clash { what: what.into(), has_uid: true });
         }
         let is_ours = match id {
             DashboardId::Bundled => head.is_bundled(),
@@ -102,19 +102,19 @@ impl Grafana {
         };
         if !is_ours {
             let what = format!("a dashboard called {:?} with the uid {uid:?}", head.title);
-            let provisioned = if meta.provisioned { ", which a file provides" } else { "" };
-            return Ok(DashboardState::Clash { what: format!("{what}{provisioned}"), has_uid: true });
+            let what = OtherObject { what, provisioned: meta.provisioned };
+            return Ok(DashboardState::Clash { what, has_uid: true });
         }
         Ok(DashboardState::Present(found.state()))
     }
 
     /// An object that has the uid or the title of a missing dashboard, and whether it has the uid.
-    async fn clash(&self, stack: &Stack, id: DashboardId) -> Result<Option<(String, bool)>> {
+    async fn clash(&self, stack: &Stack, id: DashboardId) -> Result<Option<(OtherObject, bool)>> {
         let (uid, title, _) = stack.dashboard_identity(id);
         if self.has(Capability::EqualTitles) {
             let folder: Option<GrafanaFolder> =
                 self.get("look for a folder of that uid", &path(&["api", "folders", uid])).await?;
-            return Ok(folder.map(|folder| (folder_with_uid(&folder.title, uid), true)));
+            return Ok(folder.map(|folder| (folder_with_uid(&folder.title, uid).into(), true)));
         }
         let folder = match &stack.folder {
             Some(title) => self.folder(title).await?,
@@ -134,10 +134,12 @@ impl Grafana {
             };
             is_beside && hit.uid != uid && self::slug(&hit.title) == slug
         });
-        Ok(namesake.map(|hit| {
-            let kind = if hit.kind == SearchHit::FOLDER { "folder" } else { "dashboard" };
-            (format!("a {kind} called {:?} with the uid {:?}", hit.title, hit.uid), false)
-        }))
+        let Some(SearchHit { kind, uid, title, .. }) = namesake else { return Ok(None) };
+        let (kind, provisioned) = match kind.as_str() {
+            SearchHit::FOLDER => ("folder", false),
+            _ => ("dashboard", self.dashboard(uid).await?.is_some_and(|found| found.meta.provisioned)),
+        };
+        Ok(Some((OtherObject { what: format!("a {kind} called {title:?} with the uid {uid:?}"), provisioned }, false)))
     }
 
     /// Folders and dashboards of the organisation.
@@ -174,7 +176,8 @@ impl Grafana {
                 && (replaces.is_some() || self.clash(stack, id).await?.is_none()) =>
             {
                 let (_, title, _) = stack.dashboard_identity(id);
-                Err(foreign(&format!("another dashboard called {title:?} in the same folder")))
+                let what = format!("another dashboard called {title:?} in the same folder");
+                Err(foreign(&what, ForeignObject::Dashboard))
             }
             // Another process saved it, or deleted it.
             404 if replaces.is_none() => self.expect_success(doing, &answer),
@@ -383,7 +386,7 @@ fn folder_uid(instance: &str, title: &str) -> String {
 }
 
 fn folder_with_uid(title: &str, uid: &str) -> String {
-    format!("a folder called {title:?} with the uid {uid:?}, which the dashboard needs")
+    format!("a folder called {title:?} with the dashboard's uid {uid:?}")
 }
 
 /// The form in which versions that compare titles store one.

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::http::{Body, Http, Request, Response, escaped};
 use crate::influxql::quoted;
-use crate::model::observed::{InfluxdbState, ServerResponse};
+use crate::model::observed::{InfluxdbState, ServerResponse, Unreadable};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::text::excerpt;
@@ -116,6 +116,7 @@ impl Influxdb {
                 ServerResponse::Answering(InfluxdbState { has_database, retention })
             }
             Err(Error::Refused { message, .. }) => ServerResponse::Refusing(message),
+            Err(Error::Answer { doing, status, why, .. }) => ServerResponse::Failing(Unreadable { doing, status, why }),
             Err(error) => ServerResponse::Silent(error.to_string()),
         };
         (answer, Some(version))
@@ -129,6 +130,9 @@ impl Influxdb {
                 Err(answer) => (answer, None),
             },
             Err(Error::Http { why, .. }) => (ServerResponse::Silent(why), None),
+            Err(Error::Answer { why, .. }) => {
+                (ServerResponse::Unusable(format!("a server that is not InfluxDB ({why})")), None)
+            }
             Err(error) => (ServerResponse::Silent(error.to_string()), None),
         }
     }

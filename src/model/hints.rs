@@ -18,7 +18,7 @@ pub(super) fn hints(
 ) -> Vec<String> {
     // Remembered settings need not be typed again.
     let invocation = super::status::invocation(stack, plan);
-    let mut hints: Vec<String> = plan.items.iter().filter_map(|item| hint(stack, &item.finding)).collect();
+    let mut hints: Vec<String> = plan.items.iter().filter_map(|item| hint(stack, item)).collect();
     if hints.is_empty() && !plan.in_sync() {
         hints.push(format!("`{}` repairs this", invocation.command("up")));
     }
@@ -49,17 +49,28 @@ fn edit(stack: &Stack, item: &Item, replace: &str) -> String {
     }
 }
 
-fn hint(stack: &Stack, finding: &Finding) -> Option<String> {
-    match finding {
-        Finding::Blocked(Blocker { hint, .. }) => Some(hint.clone()),
-        Finding::Unreadable(Unreadable { status: 403, .. }) => {
-            Some("sign in to Grafana with an account that can read it, such as an administrator's".into())
-        }
-        Finding::Unreadable(_) if stack.container(Role::Grafana).is_some() => {
-            Some(format!("check the log with `{}`", stack.command("logs grafana")))
-        }
-        Finding::Unreadable(_) => Some("check Grafana's log".into()),
+fn hint(stack: &Stack, item: &Item) -> Option<String> {
+    match (&item.finding, item.resource) {
+        (Finding::Blocked(Blocker { hint, .. }), _) => Some(hint.clone()),
+        (Finding::Failing(why), Resource::Server(role)) => Some(way_to_read(stack, role, why)),
+        (Finding::Failing(why) | Finding::Unreadable(why), _) => Some(way_to_read(stack, Role::Grafana, why)),
         _ => None,
+    }
+}
+
+/// The hint for an answer whose content cannot be used.
+pub(crate) const UNUSABLE_CONTENT: &str = "-v shows the request: check that no proxy answers in the server's place, and \
+                                           that the object is smaller than 16 MiB";
+
+/// The hint if a server answers but does not return an object.
+pub(super) fn way_to_read(stack: &Stack, role: Role, unreadable: &Unreadable) -> String {
+    match unreadable.status {
+        0 => UNUSABLE_CONTENT.into(),
+        403 => format!("sign in to {} with an account that can read it, such as an administrator's", role.title()),
+        _ if stack.container(role).is_some() => {
+            format!("check the log with `{}`", stack.command(&format!("logs {role}")))
+        }
+        _ => format!("check {}'s log", role.title()),
     }
 }
 

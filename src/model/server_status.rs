@@ -156,6 +156,10 @@ fn server_state(stack: &Stack, role: Role, seen: &ObservedServer) -> (ServerStat
         {
             crashing()
         }
+        ServerResponse::Failing(why) => {
+            let state = if is_container { ServerState::Starting } else { ServerState::Unknown };
+            (state, Some(format!("answering, but clipper-metrics {why}")))
+        }
         ServerResponse::Silent(why) if is_container => (ServerState::Starting, Some(why.clone())),
         ServerResponse::Silent(why) => (ServerState::Unknown, Some(why.clone())),
         ServerResponse::Unasked => (ServerState::Unknown, None),

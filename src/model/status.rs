@@ -496,6 +496,7 @@ const fn object_state(finding: &Finding) -> ObjectState {
         Finding::Blocked(Blocker { kind: BlockReason::Foreign | BlockReason::Conflict, .. }) => ObjectState::Foreign,
         Finding::Stopped(_)
         | Finding::Silent(_)
+        | Finding::Failing(_)
         | Finding::Unknown
         | Finding::Kept(_)
         | Finding::Unreadable(_)

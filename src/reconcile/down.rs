@@ -111,16 +111,23 @@ async fn plan_deregister(session: &Session, connections: &mut Connections) -> Re
     }
     let seen = session.observe(connections, Depth::Servers).await?;
     let url = stack.url(Role::Grafana).to_string();
-    match plan::deregister(stack, &seen) {
-        Some(plan) => Ok(plan),
-        None => Err(match seen.grafana.response {
-            ServerResponse::Refusing(message) => Error::Refused { role: Role::Grafana, url, message },
-            _ => Error::Absent {
-                what: format!("nothing was removed: Grafana does not answer at {url}"),
-                hint: "check that it runs, or omit --deregister".into(),
-            },
-        }),
-    }
+    let absent =
+        |what: String, hint: &str| Error::Absent { what: format!("nothing was removed: {what}"), hint: hint.into() };
+    plan::deregister(stack, &seen).ok_or_else(|| match &seen.grafana.response {
+        ServerResponse::Refusing(message) => {
+            let blocker = plan::refused(stack, Role::Grafana, &url, message);
+            Error::Blocked { resource: Resource::Server(Role::Grafana), blocker }
+        }
+        ServerResponse::Failing(why) => not_read(stack, why),
+        ServerResponse::Silent(why) | ServerResponse::Starting(why) => {
+            absent(format!("Grafana does not answer at {url}: {why}"), "check that it runs, or omit --deregister")
+        }
+        ServerResponse::Unusable(what) => absent(
+            format!("Grafana is expected at {url}, but {what} answers there"),
+            "correct --grafana-url, or omit --deregister",
+        ),
+        _ => absent(format!("Grafana does not answer at {url}"), "check that it runs, or omit --deregister"),
+    })
 }
 
 /// The data that is lost with volumes.

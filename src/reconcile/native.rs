@@ -32,7 +32,7 @@ async fn native(stack: &Stack, role: Role, listener: &Rc<dyn Listener>) -> Resul
     let http = Http::new(role.name(), &url.to_string(), true, None, Rc::clone(listener))?;
     let (response, version) = health(role, http).await;
     let answer = match response {
-        ServerResponse::Answering(()) | ServerResponse::Refusing(_) => {
+        ServerResponse::Answering(()) | ServerResponse::Refusing(_) | ServerResponse::Failing(_) => {
             NativeAnswer::Usable(version.unwrap_or_default())
         }
         ServerResponse::Unusable(what) => NativeAnswer::Unusable(what),

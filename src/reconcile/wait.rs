@@ -100,6 +100,7 @@ impl Session {
                     result => return result,
                 },
                 ServerResponse::Silent(why) | ServerResponse::Starting(why) => why,
+                ServerResponse::Failing(why) => why.to_string(),
                 ServerResponse::Unusable(what) => {
                     let blocker = plan::unusable_server(&self.stack, role, &base(), &what);
                     return Err(Error::Blocked { resource: Resource::Server(role), blocker });

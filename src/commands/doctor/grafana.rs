@@ -15,7 +15,7 @@ use crate::model::hints::missing_plugin;
 use crate::model::plan::Blocker;
 use crate::model::reports::{Reports, SKEW};
 use crate::model::role::Role;
-use crate::model::server_status::ServerState;
+use crate::model::server_status::{Mode, ServerState};
 use crate::model::stack::{DashboardId, Stack};
 use crate::model::status::{ObjectState, QueryState, Status};
 use crate::model::text::count;
@@ -281,10 +281,12 @@ pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
         ServerState::Crashing => {
             CheckOutcome::failed("Grafana's container keeps crashing", look_at(stack, Role::Grafana))
         }
-        ServerState::Starting | ServerState::Unknown => CheckOutcome::failed(
-            format!("Grafana does not answer at {}{detail}", server.url),
-            look_at(stack, Role::Grafana),
-        ),
+        ServerState::Starting | ServerState::Unknown => {
+            let silent = || format!("Grafana does not answer at {}{detail}", server.url);
+            // The detail of an external server is the whole sentence.
+            let why = server.detail.clone().filter(|_| server.mode == Mode::External).unwrap_or_else(silent);
+            CheckOutcome::failed(why, look_at(stack, Role::Grafana))
+        }
     }
 }
 

@@ -87,6 +87,10 @@ impl Examination<'_> {
                 format!("{what} answers at {}", self.place(target)),
                 self.correct_address(target, status, "run InfluxDB 1.x there"),
             ),
+            ServerResponse::Failing(why) => CheckOutcome::failed(
+                format!("InfluxDB at {} answers, but clipper-metrics {why}", self.place(target)),
+                "check InfluxDB's log; -v shows every request",
+            ),
             ServerResponse::Silent(why) | ServerResponse::Starting(why) => {
                 if let Some(why) = self.forward.as_ref().and_then(Forward::fault) {
                     return Err(Error::Absent {

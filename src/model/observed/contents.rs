@@ -125,6 +125,22 @@ pub enum FolderState {
     TitleTaken,
 }
 
+/// An object of another owner in the place of one of the instance's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OtherObject {
+    /// Its kind, title and uid.
+    pub what: String,
+    /// Whether it is provisioned from a file, so that Grafana neither renames nor deletes it.
+    pub provisioned: bool,
+}
+
+impl<T: Into<String>> From<T> for OtherObject {
+    /// An object that users can change in Grafana.
+    fn from(what: T) -> Self {
+        Self { what: what.into(), provisioned: false }
+    }
+}
+
 /// The data source with the specified uid or name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataSourceState {
@@ -132,8 +148,8 @@ pub enum DataSourceState {
     Missing,
     /// It could not be read.
     Unreadable(Unreadable),
-    /// A data source that clipper-metrics did not create; its description.
-    Foreign(String),
+    /// A data source that clipper-metrics did not create.
+    Foreign(OtherObject),
     /// A data source with the mark of clipper-metrics.
     Ours {
         /// The stored fields that clipper-metrics sets, as one text each.
@@ -154,8 +170,7 @@ pub enum DashboardState {
     Unreadable(Unreadable),
     /// It does not exist, and another object takes its place.
     Clash {
-        /// A description of that object.
-        what: String,
+        what: OtherObject,
         /// Whether that object has the dashboard's uid, so that choosing a folder does not help.
         has_uid: bool,
     },
@@ -228,8 +243,8 @@ impl ActualAlerts {
 pub enum ActualRule {
     /// It does not exist, and nothing prevents its creation.
     Missing,
-    /// It does not exist, and another object has its title or its folder's; that object.
-    Clash(String),
+    /// It does not exist, and another object has its title or its folder's.
+    Clash(OtherObject),
     /// It exists.
     Present {
         /// Whether it differs from the saved version.

@@ -11,7 +11,8 @@ use std::net::SocketAddr;
 pub(crate) use self::contents::QueryFault;
 pub use self::contents::{
     ActualAlerts, ActualDashboard, ActualRule, AlertRulesState, Catalogue, CatalogueSource, DashboardState,
-    DataSourceState, FolderState, GrafanaState, InfluxdbState, OrganisationState, Query, StoredVersion, Unreadable,
+    DataSourceState, FolderState, GrafanaState, InfluxdbState, OrganisationState, OtherObject, Query, StoredVersion,
+    Unreadable,
 };
 use crate::model::container_config::{ContainerConfig, PasswordSource};
 use crate::model::login::LoginState;
@@ -390,6 +391,8 @@ pub enum ServerResponse<S> {
     Silent(String),
     /// The server, or a proxy in front of it, answers that it is not ready yet.
     Starting(String),
+    /// It answers, but without the content that every plan needs.
+    Failing(Unreadable),
     /// It rejects the login; its message.
     Refusing(String),
     /// Neither Clipper nor clipper-metrics can use it; the reason.
@@ -407,6 +410,7 @@ impl<S> ServerResponse<S> {
         match self {
             Self::Silent(why) => ServerResponse::Silent(why),
             Self::Starting(why) => ServerResponse::Starting(why),
+            Self::Failing(why) => ServerResponse::Failing(why),
             Self::Refusing(message) => ServerResponse::Refusing(message),
             Self::Unusable(what) => ServerResponse::Unusable(what),
             Self::NotTheContainer => ServerResponse::NotTheContainer,

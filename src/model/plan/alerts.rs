@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::grafana::{conflict, elsewhere, made_for_difference, moves, provided, provisioned, taken};
+use super::grafana::{conflict, elsewhere, made_for_difference, moves, other_name, provided, provisioned, taken};
 use super::{BlockReason, Blocker, Finding, Item, Resource, Step, UpOptions};
 use crate::model::alerts::{AlertRule, AlertRules, AlertSettings, Alerts, NewRule};
 use crate::model::container_config::Difference;
@@ -70,7 +70,7 @@ fn compare(
         let replaces = seen.rule(rule);
         let objective = own_objective(stack, replaces).unwrap_or(objective);
         let found = match replaces {
-            ActualRule::Clash(what) => return Err(taken(what, "create", "rename or delete it in Grafana".into())),
+            ActualRule::Clash(what) => return Err(taken(what, "create", "")),
             ActualRule::Missing => {
                 let (field, desired) = (format!("rule {:?}", rule.title()), "present".into());
                 vec![Difference { field, actual: String::new(), desired }]
@@ -151,7 +151,8 @@ fn rule_name(rule: AlertRule) -> String {
 }
 
 fn from_file(stack: &Stack, rule: AlertRule) -> Blocker {
-    provisioned(stack, format!("Grafana's alert rule {} is provisioned from a file and differs", rule.title()))
+    let why = format!("Grafana's alert rule {} is provisioned from a file and differs", rule.title());
+    provisioned(why, &other_name(stack))
 }
 
 /// Plans the removal of rules that are turned off. Edited rules are kept, and rules from a file or

@@ -2,9 +2,10 @@
 
 use super::server::ServerContext;
 use super::{BlockReason, Blocker, upgrade};
+use crate::model::hints;
 use crate::model::native::{System, package};
 use crate::model::observed::{
-    ContainerState, ManagedServer, OurContainer, PortHolder, RunState, ServerResponse, VolumeState,
+    ContainerState, ManagedServer, OurContainer, PortHolder, RunState, ServerResponse, Unreadable, VolumeState,
 };
 use crate::model::publish;
 use crate::model::role::Role;
@@ -189,7 +190,18 @@ pub(crate) fn not_the_container(stack: &Stack, role: Role, url: &str) -> Blocker
     }
 }
 
-pub(super) fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Blocker {
+/// An external server answers, but returns an error or unusable content.
+pub(super) fn failing(stack: &Stack, role: Role, url: &str, why: &Unreadable) -> Blocker {
+    Blocker {
+        kind: BlockReason::Server,
+        why: format!("{} at {url} answers, but clipper-metrics {why}", role.title()),
+        hint: hints::way_to_read(stack, role, why),
+    }
+}
+
+/// The server rejects the login, or the account may not read what every plan needs.
+#[must_use]
+pub(crate) fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Blocker {
     let hint = match role {
         Role::Influxdb => "use --influxdb-user and --influxdb-password-file".to_string(),
         Role::Grafana if stack.container(role).is_some() => format!(
@@ -197,10 +209,16 @@ pub(super) fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Bl
             stack.command("up --grafana-password-file FILE"),
             stack.command("up --reset-grafana-password")
         ),
+        Role::Grafana if stack.login.uses_token => {
+            "supply a valid token of a service account with --grafana-token-file".to_string()
+        }
         Role::Grafana => {
-            "use --grafana-user and --grafana-password-file, or --grafana-token-file, which also works if Grafana's \
-             basic authentication is off"
-                .to_string()
+            let supply = if stack.login.supplies_password {
+                "correct --grafana-user or the password that --grafana-password-file supplies"
+            } else {
+                "use --grafana-user and --grafana-password-file"
+            };
+            format!("{supply}, or use --grafana-token-file, which also works if Grafana's basic authentication is off")
         }
     };
     let why = format!("{} at {url} rejected the login: {message}", role.title());

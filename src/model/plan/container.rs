@@ -107,8 +107,10 @@ fn unpause_first(context: &ServerContext<'_>, actual: &OurContainer) -> ServerPl
 /// supplied login, nothing may have changed, and a private one was just created. One that started long ago is replaced.
 fn waits_for_answer(context: &ServerContext<'_>, actual: &OurContainer) -> bool {
     let ServerContext { stack, spec, seen, options, frees_port_first, .. } = context;
-    let is_silent =
-        matches!(seen.response, ServerResponse::Unasked | ServerResponse::Silent(_) | ServerResponse::Starting(_));
+    let is_silent = matches!(
+        seen.response,
+        ServerResponse::Unasked | ServerResponse::Silent(_) | ServerResponse::Starting(_) | ServerResponse::Failing(_)
+    );
     let changes = *frees_port_first || !differences(context, actual).is_empty();
     let decides = (stack.login.is_untried && !options.reset_password) || actual.is_private();
     let is_starting = actual.run == RunState::Running && actual.has_just_started && actual.published.is_some();

@@ -7,7 +7,7 @@ use super::{BlockReason, Blocker, Finding, Item, Kept, Phase, Resource, Step, Up
 use crate::model::container_config::Difference;
 use crate::model::invocation::shell_word;
 use crate::model::observed::{
-    ActualDashboard, DashboardState, DataSourceState, FolderState, GrafanaState, OrganisationState, Query,
+    ActualDashboard, DashboardState, DataSourceState, FolderState, GrafanaState, OrganisationState, OtherObject, Query,
 };
 use crate::model::role::Role;
 use crate::model::stack::{DashboardId, DesiredDataSource, MadeFor, Stack};
@@ -187,7 +187,7 @@ fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: DashboardId, optio
         Some(DashboardState::Present(actual)) if actual.edited => {
             if actual.provisioned {
                 let why = format!("Grafana's dashboard {uid} is provisioned from a file and differs");
-                return Item::new(resource, provisioned(stack, why).into(), vec![]);
+                return Item::new(resource, provisioned(why, &give_way(stack, id, "uid")).into(), vec![]);
             }
             match other(actual) {
                 // A dashboard that is kept needs no decision about its owner.
@@ -202,7 +202,7 @@ fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: DashboardId, optio
                 (Finding::InSync, vec![])
             } else if actual.provisioned {
                 let why = format!("Grafana's dashboard {uid} is provisioned from a file, in another version");
-                return Item::new(resource, provisioned(stack, why).into(), vec![]);
+                return Item::new(resource, provisioned(why, &give_way(stack, id, "uid")).into(), vec![]);
             } else if let Some(conflict) = other(actual) {
                 (conflict.into(), vec![])
             } else {
@@ -223,27 +223,47 @@ fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: DashboardId, optio
     Item::new(resource, finding, steps)
 }
 
-fn clash(stack: &Stack, id: DashboardId, what: &str, has_uid: bool) -> Finding {
-    let (whence, change) = match id {
-        DashboardId::Bundled => ("create".to_string(), format!("choose a --name other than {}", stack.instance)),
-        DashboardId::User(index) => {
-            let path = &stack.user_dashboards[index].path;
-            let what = if has_uid { "uid" } else { "title" };
-            (format!("import from {path}"), format!("give the dashboard in {path} another {what}"))
-        }
+fn clash(stack: &Stack, id: DashboardId, other: &OtherObject, has_uid: bool) -> Finding {
+    let whence = match id {
+        DashboardId::Bundled => "create".to_string(),
+        DashboardId::User(index) => format!("import from {}", stack.user_dashboards[index].path),
     };
+    let change = give_way(stack, id, if has_uid { "uid" } else { "title" });
     let folder = if has_uid { "" } else { "put the dashboard into a folder with --grafana-folder, " };
-    taken(what, &whence, format!("{folder}{change}, or rename or delete the other one in Grafana")).into()
+    taken(other, &whence, &format!("{folder}{change}, or ")).into()
 }
 
-/// An object of another owner has the place of one of the instance's.
-pub(super) fn taken(what: &str, whence: &str, hint: String) -> Blocker {
-    let why = format!("Grafana already has {what}, which clipper-metrics did not {whence}");
-    Blocker { kind: BlockReason::Foreign, why, hint }
+/// The advice to give up the uid or title of a dashboard that another one has.
+fn give_way(stack: &Stack, id: DashboardId, what: &str) -> String {
+    match id {
+        DashboardId::Bundled => other_name(stack),
+        DashboardId::User(index) => {
+            format!("give the dashboard in {} another {what}", stack.user_dashboards[index].path)
+        }
+    }
 }
 
-pub(super) fn provisioned(stack: &Stack, why: String) -> Blocker {
-    let hint = format!("update the provisioned file, or choose a --name other than {}", stack.instance);
+pub(super) fn other_name(stack: &Stack) -> String {
+    format!("choose a --name other than {}", stack.instance)
+}
+
+/// An object of another owner has the place of one of the instance's; `remedies` precede its removal.
+pub(super) fn taken(other: &OtherObject, whence: &str, remedies: &str) -> Blocker {
+    let OtherObject { what, provisioned } = other;
+    let (origin, removal) = if *provisioned {
+        (" and which is provisioned from a file", "remove the other one from Grafana's provisioning files")
+    } else {
+        ("", "rename or delete the other one in Grafana")
+    };
+    Blocker {
+        kind: BlockReason::Foreign,
+        why: format!("Grafana already has {what}, which clipper-metrics did not {whence}{origin}"),
+        hint: format!("{remedies}{removal}"),
+    }
+}
+
+pub(super) fn provisioned(why: String, alternative: &str) -> Blocker {
+    let hint = format!("update the provisioned file, or {alternative}");
     Blocker { kind: BlockReason::Foreign, why, hint }
 }
 
@@ -280,10 +300,7 @@ fn data_source(stack: &Stack, known: Option<&GrafanaState>, options: UpOptions) 
         None => Finding::Unknown,
         Some(DataSourceState::Missing) => Finding::Missing,
         Some(DataSourceState::Unreadable(why)) => Finding::Unreadable(why.clone()),
-        Some(DataSourceState::Foreign(what)) => {
-            taken(what, "create", "rename or delete it in Grafana, or start a second instance with --name".into())
-                .into()
-        }
+        Some(DataSourceState::Foreign(other)) => taken(other, "create", &format!("{}, or ", other_name(stack))).into(),
         Some(DataSourceState::Ours { fields, made_for, provisioned: is_provisioned }) => {
             replaces = Some(made_for.clone());
             let other = elsewhere(stack, made_for);
@@ -299,7 +316,7 @@ fn data_source(stack: &Stack, known: Option<&GrafanaState>, options: UpOptions) 
                     stack.data_source.uid,
                     Difference::list(&differences)
                 );
-                provisioned(stack, why).into()
+                provisioned(why, &other_name(stack)).into()
             } else if let (Some(other), false) = (other, moves(stack, options)) {
                 conflict(stack, &data_source_name(stack), other).into()
             } else {

@@ -25,7 +25,7 @@ mod upgrade;
 
 use std::fmt;
 
-pub(crate) use self::blockers::{managed_server, not_the_container, unusable_server};
+pub(crate) use self::blockers::{managed_server, not_the_container, refused, unusable_server};
 pub use self::container::needs_content;
 pub use self::down::{deregister, down};
 pub use self::questions::{Question, questions};
@@ -120,6 +120,8 @@ pub enum Finding {
     Stopped(String),
     /// It runs but does not answer; the reason.
     Silent(String),
+    /// It answers, but its content could not be read.
+    Failing(Unreadable),
     /// The settings are correct, but the answer contradicts them; the reason.
     Contradicts(String),
     /// Unknown until an earlier step has run.
@@ -211,6 +213,7 @@ impl fmt::Display for Finding {
             Self::Differs(differences) => f.write_str(&Difference::list(differences)),
             Self::Stopped(state) => f.write_str(state),
             Self::Silent(why) => write!(f, "not answering: {why}"),
+            Self::Failing(why) => write!(f, "answering, but clipper-metrics {why}"),
             Self::Contradicts(why) => write!(f, "fails although its settings are correct: {why}"),
             Self::Unknown => f.write_str("not known yet"),
             Self::Unreadable(unreadable) => unreadable.fmt(f),

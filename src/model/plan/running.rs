@@ -53,6 +53,7 @@ pub(super) fn running(context: &ServerContext<'_>) -> Result<ServerPlan, Blocker
         ServerResponse::Answering(_) => return answering(context),
         ServerResponse::Unusable(what) => return Err(unusable_server(stack, role, &spec.url().to_string(), what)),
         ServerResponse::Silent(why) | ServerResponse::Starting(why) => Finding::Silent(why.clone()),
+        ServerResponse::Failing(why) => Finding::Failing(why.clone()),
         // Both have been reported before; nothing may be planned against such a server.
         ServerResponse::Refusing(message) => return Err(refused(stack, role, &spec.url().to_string(), message)),
         ServerResponse::NotTheContainer => return Err(not_the_container(stack, role, &spec.url().to_string())),

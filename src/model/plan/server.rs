@@ -3,7 +3,7 @@
 //! A plan ends after a step that reveals a fact on which its other steps depend: a pulled image, the content of a
 //! volume that only a container shows, or the answer of Grafana. Its other steps are then a prediction.
 
-use super::blockers::{managed_server, not_the_container, refused, unusable_server};
+use super::blockers::{failing, managed_server, not_the_container, refused, unusable_server};
 use super::container::{container, needs_content};
 use super::{BlockReason, Blocker, Finding, Item, Phase, Resource, Step, UpOptions};
 use crate::model::last_run::LastRun;
@@ -171,6 +171,7 @@ fn external(
                 "start it, or omit --{role}-url to use a container (--{role}-url '' removes a remembered URL)"
             ),
         }),
+        ServerResponse::Failing(why) => Err(failing(stack, role, url, why)),
         ServerResponse::Unusable(what) => Err(unusable_server(stack, role, url, what)),
         ServerResponse::Refusing(message) => Err(refused(stack, role, url, message)),
         ServerResponse::NotTheContainer => Err(not_the_container(stack, role, url)),
