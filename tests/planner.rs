@@ -360,7 +360,7 @@ fn an_edited_dashboard_is_kept_unless_overwriting_is_requested() {
     let replaced = plan::up(&desired, &seen, options);
     assert_eq!(
         steps(&replaced),
-        [Step::SaveDashboard { id: DashboardId::Bundled, replaces }],
+        [Step::SaveDashboard { id: DashboardId::Bundled, title: desired.dashboard.title.clone(), replaces }],
         "Grafana compares the version with its own"
     );
 }

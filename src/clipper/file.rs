@@ -150,7 +150,9 @@ impl SourceFile<'_> {
 
     fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, expected: &str) -> Error {
         let found = value.get_ref().type_str();
-        self.error(Some(value.span()), format!("{key} must be {expected}, but is {found}"), "correct that line")
+        let article = if found.starts_with(['a', 'i']) { "an" } else { "a" };
+        let message = format!("{key} must be {expected}, but is {article} {found}");
+        self.error(Some(value.span()), message, "correct that line")
     }
 
     fn string(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<String> {

@@ -13,7 +13,7 @@ use crate::influxdb::Influxdb;
 use crate::influxql::quoted;
 use crate::model::event::{Event, Listener};
 use crate::model::observed::ServerResponse;
-use crate::model::plan::{Resource, not_the_container};
+use crate::model::plan::{self, Blocker, Finding, Resource, UpOptions, not_the_container};
 use crate::model::reports::{Activity, DEMO_TAG, is_unreportable};
 use crate::model::results::{Cleared, Document, SchemaVersion, Seconds, Sent};
 use crate::model::retention::Retention;
@@ -298,7 +298,15 @@ async fn reachable(session: &Session) -> Result<Influxdb> {
     match seen.influxdb_state() {
         Some(stored) if stored.has_database => Ok(session.influxdb(&connections.influxdb)),
         Some(_) => Err(Error::Absent { what: format!("InfluxDB at {url} has no database {}", stack.database), hint }),
-        None => Err(Error::Absent { what: format!("InfluxDB at {url} does not answer"), hint }),
+        None => {
+            let plan = plan::up(stack, &seen, UpOptions::default());
+            Err(match plan.finding(Resource::Server(Role::Influxdb)) {
+                Some(Finding::Blocked(Blocker { why, hint, .. })) => {
+                    Error::Absent { what: why.clone(), hint: hint.clone() }
+                }
+                _ => Error::Absent { what: format!("InfluxDB at {url} does not answer"), hint },
+            })
+        }
     }
 }
 

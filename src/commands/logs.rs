@@ -87,8 +87,12 @@ struct LogOptions {
 async fn logs(session: &Session, options: LogOptions, mut show: impl FnMut(Role, &str) -> bool) -> Result<()> {
     let stack = session.stack();
     if !stack.needs_engine() && session.docker().is_err() {
+        let what = match options.role {
+            Some(role) => format!("{} is external, so the engine has no log of it", role.title()),
+            None => "both servers are external, so the engine has no log of them".into(),
+        };
         return Err(Error::Absent {
-            what: "both servers are external, so the engine has no log of them".into(),
+            what,
             hint: format!(
                 "{}; to see the logs of containers of {}, omit the URLs of the servers",
                 external_logs(options.role),
@@ -151,10 +155,12 @@ fn silent() -> Error {
 
 /// Where the logs of external servers from packages are, on their machine.
 fn external_logs(role: Option<Role>) -> String {
-    let commands: Vec<String> = Role::ALL
-        .into_iter()
-        .filter(|one| role.is_none_or(|role| role == *one))
-        .map(|role| format!("`{}`", package(role, System::HERE).log_command))
-        .collect();
-    format!("if they are from packages, {} shows their logs on their machine", commands.join(" or "))
+    let command = |role| format!("`{}`", package(role, System::HERE).log_command);
+    match role {
+        Some(role) => format!("if it is from a package, {} shows its log on its machine", command(role)),
+        None => {
+            let commands = Role::ALL.map(command).join(" or ");
+            format!("if they are from packages, {commands} shows their logs on their machine")
+        }
+    }
 }

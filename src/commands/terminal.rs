@@ -8,7 +8,7 @@ use super::options::{Color, Options};
 use crate::clipper::file::ValueKind;
 use crate::engine::endpoint::Environment;
 use crate::error::{Error, Result};
-use crate::model::text::printable;
+use crate::model::text::{self, printable};
 use crate::output::{OutputFormat, Style};
 use crate::settings::keys::{Key, Setting, TABLE};
 
@@ -55,7 +55,7 @@ pub(crate) fn check(options: &Options, is_status: bool, style: Style, environmen
         && !words.contains(&text)
     {
         let hint = format!("use one of {}", words.join(", "));
-        return Err(Error::usage(format!("{} is {text:?}", key.variable()), hint));
+        return Err(Error::usage(format!("{} is {text:?}, which is not an output format", key.variable()), hint));
     }
     if matches!(style.format, OutputFormat::Env | OutputFormat::JsonSchema) && !is_status {
         return Err(Error::usage(
@@ -174,10 +174,10 @@ pub(super) fn open_browser(url: &str, environment: &Environment) -> bool {
 
 /// Asks before deleting volumes. Without a terminal, only `--yes` confirms it.
 pub(super) async fn confirm(volumes: &[String], yes: bool) -> Result<()> {
-    let what = volumes.join(" and ");
-    let question = format!("Delete the volumes {what}, with all metrics, users and dashboards in them?");
+    let what = text::volumes(volumes);
+    let question = format!("Delete {what}, with all metrics, users and dashboards?");
     let hint = "add --yes to confirm, or omit --volumes to keep them";
-    ask(&question, yes, &format!("the volumes {what} were not deleted"), hint).await
+    ask(&question, yes, &format!("cannot delete {what}"), hint).await
 }
 
 /// Asks a question. Without a confirmation, the error begins with `undone`.

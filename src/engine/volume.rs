@@ -12,7 +12,7 @@ use crate::error::{Error, ForeignObject, Refusal, Result};
 use crate::model::observed::VolumeState;
 use crate::model::role::Role;
 use crate::model::stack::DesiredContainer;
-use crate::model::text::printable;
+use crate::model::text::{listed, printable};
 
 impl Docker {
     /// The volume with a role's data.
@@ -112,7 +112,7 @@ impl Docker {
 fn using(names: &[String]) -> String {
     match names {
         [one] => format!("container {one} uses"),
-        names => format!("the containers {} use", names.join(" and ")),
+        names => format!("the containers {} use", listed(names)),
     }
 }
 

@@ -153,9 +153,9 @@ impl Grafana {
         match self.state(stack, influxdb_runs).await {
             Ok(seen) => ServerResponse::Answering(seen),
             Err(Error::Refused { message, .. }) => ServerResponse::Refusing(message),
-            Err(Error::Answer { status: 403, why, doing, .. }) => ServerResponse::Refusing(format!(
-                "{why}: this account may not {doing}; before Grafana 9, only an administrator may"
-            )),
+            Err(Error::Answer { status: 403, why, doing, .. }) => {
+                ServerResponse::Refusing(format!("{why}: this account may not {doing}"))
+            }
             Err(Error::Answer { doing, why, status, .. }) => ServerResponse::Failing(Unreadable { doing, status, why }),
             Err(error) => ServerResponse::Silent(error.to_string()),
         }

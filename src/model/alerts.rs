@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::container_config::Difference;
 use super::observed::ActualRule;
 
 /// The unit after the objective.
@@ -109,7 +110,7 @@ impl AlertSettings {
     #[must_use]
     pub fn fields(&self, rule: AlertRule, objective: u64) -> BTreeMap<String, String> {
         let mut fields = BTreeMap::from([
-            ("edition".to_string(), self.content_hash.clone()),
+            (Difference::EDITION.to_string(), self.content_hash.clone()),
             ("after".to_string(), format!("{} s", self.after(rule).as_secs())),
         ]);
         if rule == AlertRule::Latency {

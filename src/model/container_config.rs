@@ -124,6 +124,11 @@ fn unless_empty<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Er
 }
 
 impl Difference {
+    /// The field with the fingerprint of the bundled content that an object was created from.
+    pub(crate) const EDITION: &str = "edition";
+    /// The field with the database that an object was created for.
+    pub(crate) const MADE_FOR: &str = "made for";
+
     /// Compares two descriptions field by field.
     #[must_use]
     pub(crate) fn between(actual: &BTreeMap<String, String>, desired: &BTreeMap<String, String>) -> Vec<Self> {
@@ -147,7 +152,15 @@ impl Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let or_none = |text: &str| if text.is_empty() { "(none)".to_string() } else { text.to_string() };
-        write!(f, "{}: {} -> {}", self.field, or_none(&self.actual), or_none(&self.desired))
+        let (actual, desired) = (or_none(&self.actual), or_none(&self.desired));
+        // The field of one of several objects ends with its name.
+        if let Some(of) = self.field.strip_prefix(Self::EDITION) {
+            write!(f, "created from another version{of}")
+        } else if let Some(of) = self.field.strip_prefix(Self::MADE_FOR) {
+            write!(f, "target{of}: {actual} -> {desired}")
+        } else {
+            write!(f, "{}: {actual} -> {desired}", self.field)
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::hints;
 use super::invocation::Invocation;
 use super::login::SignedInAccount;
 use super::names::names;
-use super::observed::{ActualDashboard, DashboardState, DataSourceState, EngineInfo, Observed, Query};
+use super::observed::{ActualDashboard, DashboardState, DataSourceState, EngineInfo, FolderState, Observed, Query};
 use super::plan::{BlockReason, Blocker, Finding, Plan, Resource, Step};
 use super::reports::Reports;
 use super::results::{SchemaVersion, Seconds};
@@ -67,6 +67,9 @@ pub(crate) struct Status {
     /// Hints about containers that carry the instance's labels but do not belong to it; also contained in `hints`.
     #[serde(skip)]
     pub(crate) lookalikes: Vec<String>,
+    /// Whether Grafana has the stack's folder, if it was read.
+    #[serde(skip)]
+    pub(crate) has_folder: Option<bool>,
     /// Warnings about external servers on loopback that other hosts can reach; also contained in `hints`.
     #[serde(skip)]
     pub(crate) exposures: Vec<String>,
@@ -313,6 +316,7 @@ impl Status {
             configured_models: named_models(stack, seen),
             clipper_file: clipper_file(stack),
             lookalikes: hints::lookalikes(seen).collect(),
+            has_folder: seen.grafana_state().map(|grafana| grafana.folder == FolderState::Present),
             exposures: Vec::new(),
             blocker: plan.blocker().map(|(_, blocker)| blocker.clone()),
             invocation: invocation(stack, plan),

@@ -60,6 +60,13 @@ pub(crate) fn listed(words: &[String]) -> String {
     }
 }
 
+/// The volumes with these names: `the volume a`, `the volumes a and b`.
+#[must_use]
+pub(crate) fn volumes(names: &[String]) -> String {
+    let noun = if names.len() == 1 { "volume" } else { "volumes" };
+    format!("the {noun} {}", listed(names))
+}
+
 /// The start of a text on one line, at most `most` characters.
 #[must_use]
 pub(crate) fn excerpt(text: &str, most: usize) -> String {
@@ -72,7 +79,7 @@ pub(crate) fn excerpt(text: &str, most: usize) -> String {
 pub(crate) fn attached(names: &[String]) -> String {
     match names {
         [one] => format!("container {one} is still attached to it"),
-        names => format!("the containers {} are still attached to it", names.join(" and ")),
+        names => format!("the containers {} are still attached to it", listed(names)),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::model::reports::{ModelReport, Reports, span, written_name};
 use crate::model::server_status::{Mode, ServerState, ServerStatus};
 use crate::model::stack::DashboardId;
 use crate::model::status::{Note, ResourceRow, Status};
-use crate::model::text::{count, printable, printable_line};
+use crate::model::text::{count, printable, printable_line, volumes};
 
 /// The largest number of models for which `status` lists each.
 const MODELS_LISTED: usize = 12;
@@ -98,7 +98,7 @@ fn absent(layout: &mut Layout, status: &Status, palette: Palette) {
     }
     let kept = kept(status);
     if !kept.is_empty() {
-        layout.line(&format!("Its data is kept in the volumes {}.", kept.join(" and ")));
+        layout.line(&format!("Its data is kept in {}.", volumes(&kept)));
     }
     if let Some(engine) = &status.engine {
         layout.line(&palette.faint(&format!("engine: {} ({})", engine.endpoint, engine.chosen_by)));
@@ -211,9 +211,9 @@ pub(super) fn forward_command(layout: &mut Layout, status: &Status) {
 }
 
 /// The existing volumes with data.
-pub(super) fn kept(status: &Status) -> Vec<&str> {
+pub(super) fn kept(status: &Status) -> Vec<String> {
     let volumes = status.servers.iter().filter_map(|server| server.volume.as_ref());
-    volumes.filter(|volume| volume.exists).map(|volume| volume.name.as_str()).collect()
+    volumes.filter(|volume| volume.exists).map(|volume| volume.name.clone()).collect()
 }
 
 #[cfg(test)]

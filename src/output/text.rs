@@ -11,12 +11,13 @@ use crate::model::clipper_file::ClipperSettings;
 use crate::model::diagnosis::{CheckState, Diagnosis, PanelCount};
 use crate::model::event::Event;
 use crate::model::instances::{Instance, Member, MemberState};
-use crate::model::plan::{Finding, Plan, Step};
+use crate::model::plan::{Blocker, Finding, Plan, Resource, Step};
 use crate::model::results::{Document, ErrorDocument, Failed, Seconds};
 use crate::model::role::Role;
 use crate::model::server_status::{Mode, ServerStatus};
+use crate::model::stack::DashboardId;
 use crate::model::status::{ObjectState, Status, StepStatus, UserDashboardStatus};
-use crate::model::text::{printable, printable_line};
+use crate::model::text::{listed, printable, printable_line, volumes};
 
 /// A shorter step has no duration in the output.
 pub(super) const WORTH_A_TIME: Duration = Duration::from_millis(50);
@@ -26,7 +27,7 @@ pub(super) fn output(output: Output<'_>, options: RenderOptions) -> String {
     match output {
         Output::Up(status) => up(status, options),
         Output::Down(status) => down(status, options),
-        Output::Planned { status, plan } => planned(plan, status.confirmations.as_deref().unwrap_or_default(), options),
+        Output::Planned { status, plan } => planned(status, plan, options),
         Output::Result(Document::State(status)) => table::status(status, options),
         Output::Result(Document::Instances(found)) => instances(&found.instances, options),
         Output::Result(Document::Diagnosed(found)) => diagnosis(found, options),
@@ -174,17 +175,31 @@ fn account(status: &Status) -> String {
     }
 }
 
+/// An object that a step removed from Grafana.
+fn removed_object(step: &Step) -> Option<String> {
+    match step {
+        Step::DeleteDashboard { id: DashboardId::User(_), title, .. } => {
+            Some(format!("the dashboard {}", printable_line(&format!("{title:?}"))))
+        }
+        Step::DeleteDashboard { .. } => Some("the dashboard".into()),
+        Step::DeleteDataSource { .. } => Some("the data source".into()),
+        Step::DeleteAlertRules(_) => Some("the alert rules".into()),
+        _ => None,
+    }
+}
+
 fn down(status: &Status, options: RenderOptions) -> String {
     let executed = executed(status);
     let mut layout = Layout::new(options.width);
-    let is_object = |step: &Step| {
-        matches!(step, Step::DeleteDashboard { .. } | Step::DeleteDataSource { .. } | Step::DeleteAlertRules(_))
-    };
-    let removed = executed.iter().filter(|done| is_object(&done.step)).map(|done| format!("the {}", done.resource));
-    let removed: Vec<String> = removed.collect();
+    let folder = executed.iter().find_map(|done| match &done.step {
+        Step::DeleteFolder { title } => Some(format!("the folder {}", printable_line(&format!("{title:?}")))),
+        _ => None,
+    });
+    let removed = executed.iter().filter_map(|done| removed_object(&done.step));
+    let removed: Vec<String> = removed.chain(folder.clone().filter(|_| status.has_folder == Some(false))).collect();
     let is_elsewhere = status.servers.iter().all(|server| server.mode == Mode::External);
     layout.line(&if !removed.is_empty() {
-        format!("removed {} from the Grafana at {}", removed.join(" and "), status.servers.grafana.url)
+        format!("removed {} from the Grafana at {}", listed(&removed), status.servers.grafana.url)
     } else if executed.is_empty() && is_elsewhere {
         format!("{}: nothing to stop, because both servers are external", status.instance)
     } else if executed.is_empty() {
@@ -193,9 +208,14 @@ fn down(status: &Status, options: RenderOptions) -> String {
         format!("{} is down", status.instance)
     });
     // This is known only if Grafana was read.
-    for (_, url) in status.edited_dashboards() {
-        layout
-            .line(&format!("The dashboard {url} was edited and is kept. Delete it in Grafana if you do not need it."));
+    for (title, url) in status.edited_dashboards() {
+        let title = printable_line(&format!("{title:?}"));
+        layout.line(&format!(
+            "The dashboard {title} ({url}) was edited and is kept. Delete it in Grafana if you do not need it."
+        ));
+    }
+    if let Some(folder) = folder.filter(|_| status.has_folder == Some(true)) {
+        layout.line(&format!("Grafana keeps {folder}: it is not empty, or clipper-metrics did not create it."));
     }
     for line in &status.lookalikes {
         layout.line(&printable_line(line));
@@ -203,8 +223,8 @@ fn down(status: &Status, options: RenderOptions) -> String {
     let kept = table::kept(status);
     if !kept.is_empty() {
         layout.line(&format!(
-            "The data is kept in the volumes {}. `{up}` uses them again; `{down} --volumes` deletes them.",
-            kept.join(" and "),
+            "The data is kept in {}. `{up}` uses it again; `{down} --volumes` deletes it.",
+            volumes(&kept),
             up = status.invocation.command("up"),
             down = status.invocation.command("down"),
         ));
@@ -270,24 +290,36 @@ fn diagnosis(found: &Diagnosis, options: RenderOptions) -> String {
 }
 
 /// A plan: a line per step with its reason, and the questions that it asks.
-fn planned(plan: &Plan, questions: &[String], options: RenderOptions) -> String {
+fn planned(status: &Status, plan: &Plan, options: RenderOptions) -> String {
+    let questions = status.confirmations.as_deref().unwrap_or_default();
     let mut layout = Layout::new(options.width);
+    let mut hints: Vec<&str> = Vec::new();
     for item in &plan.items {
+        let resource = match item.resource {
+            Resource::Dashboard(DashboardId::User(index)) => {
+                format!("dashboard {:?}", status.user_dashboards[index].title)
+            }
+            resource => resource.to_string(),
+        };
         match &item.finding {
-            Finding::Blocked(blocker) => {
-                layout.line(&format!("blocked: {}", printable_line(&blocker.why)));
-                layout.line(&format!("hint: {}", printable_line(&blocker.hint)));
+            Finding::Blocked(Blocker { why, hint, .. }) => {
+                layout.line(&format!("blocked: {}", printable_line(why)));
+                // Objects with the same conflict have the same remedy.
+                if !hints.contains(&hint.as_str()) {
+                    layout.line(&format!("hint: {}", printable_line(hint)));
+                    hints.push(hint);
+                }
             }
             Finding::Kept(kept) => {
-                layout.line(&format!("keep the {}: {}; {}", item.resource, kept.why, kept.hint));
+                layout.line(&printable_line(&format!("keep the {resource}: {}; {}", kept.why, kept.hint)));
             }
-            Finding::Edited => layout.line(&format!("keep the {}: edited", item.resource)),
-            Finding::Unreadable(why) => layout.line(&printable_line(&format!("{}: {why}", item.resource))),
+            Finding::Edited => layout.line(&printable_line(&format!("keep the {resource}: edited"))),
+            Finding::Unreadable(why) => layout.line(&printable_line(&format!("{resource}: {why}"))),
             _ => {}
         }
     }
     for (step, finding) in plan.steps() {
-        layout.line(&format!("{step} ({})", printable_line(&finding.to_string())));
+        layout.line(&printable_line(&format!("{step} ({finding})")));
     }
     for question in questions {
         layout.line(&format!("needs confirmation: {} (--yes confirms it)", printable_line(question)));

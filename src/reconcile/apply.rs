@@ -203,10 +203,10 @@ impl Session {
                 let secret = self.influxdb_secret();
                 grafana().await?.save_data_source(stack, secret, replaces.as_ref(), becomes_default).await
             }
-            Step::SaveDashboard { id, replaces } => {
+            Step::SaveDashboard { id, replaces, .. } => {
                 grafana().await?.save_dashboard(stack, id, replaces.as_deref()).await
             }
-            Step::DeleteDashboard { id, observed } => grafana().await?.delete_dashboard(stack, id, &observed).await,
+            Step::DeleteDashboard { id, observed, .. } => grafana().await?.delete_dashboard(stack, id, &observed).await,
             Step::DeleteFolder { title } => grafana().await?.delete_folder(instance, &title).await,
             Step::DeleteDataSource { fields } => grafana().await?.delete_data_source(&stack.data_source, &fields).await,
             Step::SaveAlertRules(new) => grafana().await?.save_alert_rules(stack, &new).await,

@@ -11,6 +11,7 @@ use crate::model::observed::ServerResponse;
 use crate::model::plan::{self, Finding, Plan, Resource, Step, UpOptions};
 use crate::model::role::Role;
 use crate::model::stack::Stack;
+use crate::model::text;
 
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct DownOptions {
@@ -85,6 +86,12 @@ async fn deregister(session: &Session, connections: &mut Connections, executed: 
             Err(error) => retries.after(error).await?,
         }
     };
+    if plan.items.iter().all(|item| item.finding == Finding::Missing) {
+        session.listener().on(Event::Note(&format!(
+            "the Grafana at {} has none of this instance's objects",
+            session.stack().url(Role::Grafana)
+        )));
+    }
     // A resource reports kept objects only after the removable ones are gone.
     let rest = if plan.is_idle() { plan.clone() } else { plan_deregister(session, connections).await? };
     hints::kept(&rest).for_each(|kept| session.listener().on(Event::Warning(&kept)));
@@ -133,7 +140,8 @@ async fn plan_deregister(session: &Session, connections: &mut Connections) -> Re
 /// The data that is lost with volumes.
 #[must_use]
 fn deletion(volumes: &[String]) -> String {
-    format!("the volumes {} are deleted, with all metrics, users and dashboards in them", volumes.join(" and "))
+    let verb = if volumes.len() == 1 { "is" } else { "are" };
+    format!("{} {verb} deleted, with all metrics, users and dashboards", text::volumes(volumes))
 }
 
 fn volumes_to_delete(stack: &Stack, plan: &Plan) -> Vec<String> {

@@ -16,11 +16,13 @@ pub(super) struct Retries<'a> {
     left: usize,
     pub(super) backoff: Duration,
     refused: bool,
+    /// The last note, which is not repeated.
+    noted: String,
 }
 
 impl<'a> Retries<'a> {
     pub(super) const fn new(listener: &'a dyn Listener) -> Self {
-        Self { listener, left: MAX_ATTEMPTS, backoff: Duration::from_millis(50), refused: false }
+        Self { listener, left: MAX_ATTEMPTS, backoff: Duration::from_millis(50), refused: false, noted: String::new() }
     }
 
     /// Uses up one attempt; returns the error if none is left.
@@ -34,7 +36,11 @@ impl<'a> Retries<'a> {
     pub(super) async fn after(&mut self, error: Error) -> Result<()> {
         let is_login = matches!(error, Error::Refused { role: Role::Grafana, .. });
         if is_race(&error) {
-            self.listener.on(Event::Note(&format!("{error}; retrying")));
+            let note = format!("{error}; retrying");
+            if note != self.noted {
+                self.listener.on(Event::Note(&note));
+                self.noted = note;
+            }
             pause(&mut self.backoff).await;
         } else if is_login && !self.refused {
             self.refused = true;

@@ -42,14 +42,22 @@ pub(super) fn check(setting: Setting, text: &str, name: &str) -> Result<()> {
 
 /// Checks that the name of an instance is valid for a container.
 pub(super) fn instance_name(text: &str) -> Result<()> {
-    let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if text.is_empty() || text.len() > 40 || !text.chars().all(letters) || text.starts_with('-') {
-        return Err(Error::usage(
-            format!("{text:?} cannot be the name of an instance"),
-            "use up to 40 lowercase letters, digits and dashes, beginning with a letter or digit",
-        ));
-    }
-    Ok(())
+    let is_allowed = |c: &char| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '-';
+    let why = if text.is_empty() {
+        "it is empty".to_string()
+    } else if let Some(other) = text.chars().find(|c| !is_allowed(c)) {
+        format!("it contains {other:?}")
+    } else if text.starts_with('-') {
+        "it begins with a dash".to_string()
+    } else if text.len() > 40 {
+        "it is longer than 40 characters".to_string()
+    } else {
+        return Ok(());
+    };
+    Err(Error::usage(
+        format!("{text:?} cannot be the name of an instance: {why}"),
+        "use up to 40 lowercase letters, digits and dashes, beginning with a letter or digit",
+    ))
 }
 
 pub(super) fn database(text: &str, name: &str) -> Result<String> {
@@ -85,7 +93,10 @@ fn host(text: &str, name: &str) -> Result<()> {
 
 pub(super) fn port(text: &str, name: &str) -> Result<u16> {
     let number = text.parse().ok().filter(|port| *port != 0);
-    number.ok_or_else(|| Error::usage(format!("{name} is {text:?}"), "a port is a number from 1 to 65535"))
+    number.ok_or_else(|| {
+        let message = format!("{name} is {text:?}, but a port is a number from 1 to 65535");
+        Error::usage(message, "write it as a number such as 8086")
+    })
 }
 
 /// The address of a server.
@@ -130,12 +141,16 @@ pub(super) fn pull(text: &str, name: &str) -> Result<Pull> {
         "missing" => Ok(Pull::Missing),
         "always" => Ok(Pull::Always),
         "never" => Ok(Pull::Never),
-        _ => Err(Error::usage(format!("{name} is {text:?}"), "use missing, always or never")),
+        _ => {
+            let message = format!("{name} is {text:?}, which is none of missing, always and never");
+            Err(Error::usage(message, "use missing, always or never"))
+        }
     }
 }
 
 pub(super) fn flag(text: &str, name: &str) -> Result<bool> {
-    text.parse().map_err(|_| Error::usage(format!("{name} is {text:?}"), "use true or false"))
+    text.parse()
+        .map_err(|_| Error::usage(format!("{name} is {text:?}, which is neither true nor false"), "use true or false"))
 }
 
 pub(super) fn alert_time(text: &str, setting: Setting, name: &str) -> Result<Duration> {
@@ -164,10 +179,10 @@ pub(crate) fn duration(text: &str, name: &str) -> Result<Duration> {
     let duration = humantime::parse_duration(text)
         .map_err(|_| Error::usage(format!("{name} is {text:?}, which is not a duration"), hint))?;
     if duration.is_zero() {
-        return Err(Error::usage(format!("{name} is {text:?}"), "a duration must be longer than zero"));
+        return Err(Error::usage(format!("{name} is {text:?}, but a duration must be longer than zero"), hint));
     }
     if duration > LONGEST {
-        return Err(Error::usage(format!("{name} is {text:?}: longer than 100 years"), hint));
+        return Err(Error::usage(format!("{name} is {text:?}, which is longer than 100 years"), hint));
     }
     Ok(duration)
 }

@@ -10,6 +10,7 @@ use crate::model::observed::{
 use crate::model::publish;
 use crate::model::role::Role;
 use crate::model::stack::{DesiredContainer, Pull, Stack};
+use crate::model::text::listed;
 use crate::model::version::Version;
 
 /// The blocker that prevents all work on the container.
@@ -229,18 +230,19 @@ pub(crate) fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Bl
 pub(super) fn duplicated(stack: &Stack, role: Role, names: &[String]) -> Blocker {
     // The container with the original name comes first.
     let has_original = names.first().is_some_and(|name| *name == role.object_name(&stack.instance));
-    let advice = if has_original { "remove the copy" } else { "remove the container whose data you do not need" };
+    let (advice, surplus) = match names {
+        [_, copy] if has_original => ("remove the copy", std::slice::from_ref(copy)),
+        [_, copies @ ..] if has_original => ("remove the copies", copies),
+        _ => ("remove the container whose data you do not need", names.split_at(names.len().saturating_sub(1)).1),
+    };
     Blocker {
         kind: BlockReason::Foreign,
         why: format!(
-            "the containers {} both carry the labels of this instance's {}",
-            names.join(" and "),
+            "the containers {} carry the labels of this instance's {}, which has only one",
+            listed(names),
             role.title()
         ),
-        hint: format!(
-            "{advice}: `{}`",
-            stack.invocation.docker(&format!("rm --force {}", names.last().map_or("NAME", String::as_str)))
-        ),
+        hint: format!("{advice}: `{}`", stack.invocation.docker(&format!("rm --force {}", surplus.join(" ")))),
     }
 }
 

@@ -6,7 +6,7 @@ use super::alerts::unwanted;
 use super::grafana::{
     conflict, dashboard_name, data_source_differences, data_source_name, elsewhere, options_for, organisation, provided,
 };
-use super::{BlockReason, Blocker, Finding, Item, Resource, Step};
+use super::{BlockReason, Blocker, Finding, Item, Kept, Resource, Step};
 use crate::model::observed::{
     ActualDashboard, AlertRulesState, DashboardState, DataSourceState, FolderState, GrafanaState, OrganisationState,
     Unreadable,
@@ -44,8 +44,14 @@ pub(super) fn deregistration(stack: &Stack, grafana: &GrafanaState) -> Vec<Item>
     }
     // The folder comes last: Grafana refuses to delete one with hidden content, and no other step
     // depends on it.
-    if let Some(title) = stack.folder.clone().filter(|_| grafana.folder == FolderState::Present && !is_kept) {
-        items.push(removal(Resource::Folder, Step::DeleteFolder { title }));
+    if let Some(title) = stack.folder.clone().filter(|_| grafana.folder == FolderState::Present) {
+        items.push(if is_kept {
+            let why = format!("Grafana's folder {title:?} is kept with its dashboard");
+            let hint = "delete it in Grafana if you do not need it".into();
+            Item::new(Resource::Folder, Finding::Kept(Kept { why, hint }), vec![])
+        } else {
+            removal(Resource::Folder, Step::DeleteFolder { title })
+        });
     }
     items
 }
@@ -64,7 +70,8 @@ fn dashboard(stack: &Stack, grafana: &GrafanaState, id: DashboardId) -> Item {
             Item::new(resource, kept_conflict(stack, &dashboard_name(stack, id), made_for), vec![])
         }
         DashboardState::Present(actual) => {
-            removal(resource, Step::DeleteDashboard { id, observed: Box::new(actual.clone()) })
+            let title = stack.dashboard_identity(id).1.to_string();
+            removal(resource, Step::DeleteDashboard { id, title, observed: Box::new(actual.clone()) })
         }
         DashboardState::Unreadable(why) => unreadable(resource, why),
         // An object with this uid that clipper-metrics did not create stays unchanged.

@@ -66,7 +66,7 @@ pub(super) fn elsewhere<'a>(stack: &Stack, made_for: &'a MadeFor) -> Option<&'a 
 pub(super) fn made_for_difference(stack: &Stack, actual: &MadeFor) -> Difference {
     let desired = stack.data_source.made_for();
     let other = if actual.is_on_another_machine(&desired) { " on another machine" } else { "" };
-    Difference { field: "made for".into(), actual: format!("{actual}{other}"), desired: desired.to_string() }
+    Difference { field: Difference::MADE_FOR.into(), actual: format!("{actual}{other}"), desired: desired.to_string() }
 }
 
 /// The options that make a run match an object's target.
@@ -169,17 +169,19 @@ fn folder(stack: &Stack, known: Option<&GrafanaState>) -> Item {
 
 fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: DashboardId, options: UpOptions) -> Item {
     let resource = Resource::Dashboard(id);
-    let (uid, ..) = stack.dashboard_identity(id);
+    let (uid, title, _) = stack.dashboard_identity(id);
     let moves = moves(stack, options);
-    let create = || vec![Step::SaveDashboard { id, replaces: None }];
-    let replace = |actual: &ActualDashboard| vec![Step::SaveDashboard { id, replaces: Some(Box::new(actual.clone())) }];
+    let save = |replaces: Option<&ActualDashboard>| {
+        let replaces = replaces.map(|actual| Box::new(actual.clone()));
+        vec![Step::SaveDashboard { id, title: title.to_string(), replaces }]
+    };
     let other = |actual: &ActualDashboard| {
         let made_for = actual.made_for.as_ref().filter(|_| !moves)?;
         Some(conflict(stack, &dashboard_name(stack, id), elsewhere(stack, made_for)?))
     };
     let (finding, mut steps) = match known.map(|grafana| grafana.dashboard(id)) {
-        None => (Finding::Unknown, create()),
-        Some(DashboardState::Missing) => (Finding::Missing, create()),
+        None => (Finding::Unknown, save(None)),
+        Some(DashboardState::Missing) => (Finding::Missing, save(None)),
         Some(DashboardState::Unreadable(why)) => (Finding::Unreadable(why.clone()), vec![]),
         Some(DashboardState::Clash { what, has_uid }) => {
             return Item::new(resource, clash(stack, id, what, *has_uid), vec![]);
@@ -193,7 +195,7 @@ fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: DashboardId, optio
                 // A dashboard that is kept needs no decision about its owner.
                 _ if !options.overwrite_dashboard => (Finding::Edited, vec![]),
                 Some(conflict) => (conflict.into(), vec![]),
-                None => (Finding::Requested("it was edited and is to be overwritten"), replace(actual)),
+                None => (Finding::Requested("it was edited and is to be overwritten"), save(Some(actual))),
             }
         }
         Some(DashboardState::Present(actual)) => {
@@ -206,7 +208,7 @@ fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: DashboardId, optio
             } else if let Some(conflict) = other(actual) {
                 (conflict.into(), vec![])
             } else {
-                (Finding::Differs(differences), replace(actual))
+                (Finding::Differs(differences), save(Some(actual)))
             }
         }
     };
@@ -276,7 +278,7 @@ fn dashboard_differences(stack: &Stack, id: DashboardId, actual: &ActualDashboar
             differences.push(Difference { field: field.into(), actual, desired });
         }
     };
-    compare("edition", actual.content_hash.clone().unwrap_or_default(), content_hash.to_string());
+    compare(Difference::EDITION, actual.content_hash.clone().unwrap_or_default(), content_hash.to_string());
     if id != DashboardId::Bundled {
         return differences;
     }

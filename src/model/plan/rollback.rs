@@ -122,7 +122,7 @@ mod tests {
         let (refused, postponed) = (Some(UpgradeState::Refused), Some(UpgradeState::Postponed));
         let start = || Some(Step::StartContainer(Role::Grafana));
         let wait = || Some(Step::AwaitAnswer(Role::Grafana));
-        let save = || Some(Step::SaveDashboard { id: DashboardId::Bundled, replaces: None });
+        let save = || Some(Step::SaveDashboard { id: DashboardId::Bundled, title: String::new(), replaces: None });
         let server = Blocked(Resource::Server(Role::Grafana), BlockReason::Server);
         for (step, cause, expected) in [
             // The image does not start.

@@ -168,7 +168,8 @@ fn external(
             kind: BlockReason::Server,
             why: format!("{} at {url} does not answer: {why}", role.title()),
             hint: format!(
-                "start it, or omit --{role}-url to use a container (--{role}-url '' removes a remembered URL)"
+                "start {}, or omit --{role}-url to use a container (--{role}-url '' removes a remembered URL)",
+                role.title()
             ),
         }),
         ServerResponse::Failing(why) => Err(failing(stack, role, url, why)),

@@ -129,6 +129,7 @@ pub enum Step {
     /// Create or replace a dashboard.
     SaveDashboard {
         id: DashboardId,
+        title: String,
         /// The dashboard that it replaces, as observed; `None` creates one.
         replaces: Option<Box<ActualDashboard>>,
     },
@@ -139,6 +140,7 @@ pub enum Step {
     /// Delete an unedited dashboard.
     DeleteDashboard {
         id: DashboardId,
+        title: String,
         /// Its observed state.
         observed: Box<ActualDashboard>,
     },
@@ -335,8 +337,16 @@ impl Step {
         }
     }
 
-    /// Resource, action, and the step's text in the imperative; `{}` becomes the server,
-    /// `{dashboard}` the dashboard.
+    /// The title of a user's dashboard: an instance can have several.
+    fn title(&self) -> Option<&str> {
+        match self {
+            Self::SaveDashboard { id: DashboardId::User(_), title, .. }
+            | Self::DeleteDashboard { id: DashboardId::User(_), title, .. } => Some(title),
+            _ => None,
+        }
+    }
+
+    /// Resource, action, and the step's text in the imperative; `{}` becomes the server.
     const fn facts(&self) -> (Resource, &'static str, &'static str) {
         use Resource::{
             Dashboard, DataSource, Database, Folder, Network, Organisation, Query, Server, Settings, Volume,
@@ -390,9 +400,9 @@ impl Step {
             Self::CreateOrganisation(_) => (Organisation, "create_organisation", "create Grafana's organisation"),
             Self::CreateFolder { .. } => (Folder, "create_folder", "create Grafana's folder"),
             Self::SaveDataSource { .. } => (DataSource, "save_data_source", "save the data source"),
-            &Self::SaveDashboard { id, .. } => (Dashboard(id), "save_dashboard", "save the {dashboard}"),
+            &Self::SaveDashboard { id, .. } => (Dashboard(id), "save_dashboard", "save the dashboard"),
             Self::SetHome { .. } => (Dashboard(DashboardId::Bundled), "set_home", "make the dashboard the home page"),
-            &Self::DeleteDashboard { id, .. } => (Dashboard(id), "delete_dashboard", "delete the {dashboard}"),
+            &Self::DeleteDashboard { id, .. } => (Dashboard(id), "delete_dashboard", "delete the dashboard"),
             Self::DeleteFolder { .. } => (Folder, "delete_folder", "delete Grafana's folder if it is empty"),
             Self::DeleteDataSource { .. } => (DataSource, "delete_data_source", "delete the data source"),
             Self::SaveAlertRules(_) => (Resource::Alerts, "save_alert_rules", "save the alert rules"),
@@ -404,7 +414,8 @@ impl Step {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (resource, _, text) = self.facts();
-        f.write_str(&text.replace("{}", self.role().title()).replace("{dashboard}", &resource.to_string()))
+        let (_, _, text) = self.facts();
+        f.write_str(&text.replace("{}", self.role().title()))?;
+        self.title().map_or(Ok(()), |title| write!(f, " {title:?}"))
     }
 }
