@@ -16,13 +16,13 @@ use crate::error::{Error, Result};
 use crate::model::event::{Event, Listener};
 use crate::model::image::ImageRef;
 use crate::model::invocation::shell_word;
-use crate::model::native::{self, System};
+use crate::model::native::System;
 use crate::model::observed::{StoredSettings, VolumeState};
 use crate::model::plan::{self, Resource};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::{Remembered, RestoreRecord};
-use crate::reconcile::{Session, lock, native_servers};
+use crate::reconcile::{Session, lock, native_hint, native_servers};
 use crate::settings::keys::{Setting, Values, settings_of};
 use crate::settings::{self, EngineFacts, Inputs, Memory, Secrets};
 
@@ -258,7 +258,7 @@ async fn with_native_servers(error: Error, inputs: &Inputs, context: &Context<'_
         let file = file.map(shell_word);
         let has_table = inputs.file.as_ref().is_some_and(|file| !file.metrics.is_empty());
         let file = file.as_deref().map(|path| (path, has_table));
-        Ok(native::hint(&found, &stack.invocation, &hint, install.as_deref(), file, System::HERE))
+        Ok(native_hint(&found, &stack.invocation, &hint, install.as_deref(), file, System::HERE))
     };
     let hint = ways.await.unwrap_or_else(|_: Error| hint.clone());
     Error::Engine { endpoint, why, hint, install, is_down: true }

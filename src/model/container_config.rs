@@ -170,6 +170,16 @@ mod tests {
     use crate::model::role::Role;
 
     #[test]
+    fn a_difference_is_readable_without_its_fingerprints() {
+        let difference =
+            |field: &str| Difference { field: field.into(), actual: "a".into(), desired: String::new() }.to_string();
+        assert_eq!(difference("url"), "url: a -> (none)");
+        assert_eq!(difference(Difference::EDITION), "created from another version");
+        assert_eq!(difference("edition of \"p99\""), "created from another version of \"p99\"");
+        assert_eq!(difference("made for of \"p99\""), "target of \"p99\": a -> (none)");
+    }
+
+    #[test]
     fn a_configuration_survives_its_label() {
         let config = ContainerConfig {
             image: ImageRef::parse("m:5000/grafana/grafana:12.4.10").unwrap(),

@@ -141,10 +141,14 @@ pub(super) fn limitations(own: &DesiredUserDashboard, catalogue: Option<&Catalog
 }
 
 /// The message about a missing panel plugin, with instructions to install it.
-pub(crate) fn missing_plugin(kind: &str) -> String {
+fn missing_plugin(kind: &str) -> String {
+    format!("the panel plugin {kind:?}, which Grafana does not have: {}", install_plugin(kind))
+}
+
+/// The instructions for a missing panel plugin.
+pub(crate) fn install_plugin(kind: &str) -> String {
     format!(
-        "the panel plugin {kind:?}, which Grafana does not have: install it (grafana cli plugins install {}) and \
-         restart Grafana, or choose another visualization",
+        "install it (grafana cli plugins install {}) and restart Grafana, or choose another visualization",
         shell_word(kind)
     )
 }

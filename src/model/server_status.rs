@@ -139,7 +139,7 @@ fn server_state(stack: &Stack, role: Role, seen: &ObservedServer) -> (ServerStat
                 RunState::Paused => return (ServerState::Stopped, Some("paused".into())),
                 RunState::Restarting => return crashing(),
                 RunState::Exited(code) => return (ServerState::Stopped, Some(format!("exit code {code}"))),
-                RunState::Dead => return (ServerState::Stopped, Some("dead".into())),
+                RunState::Dead => return (ServerState::Stopped, Some("dead: the engine failed to remove it".into())),
             },
         }
     }
@@ -193,7 +193,7 @@ mod tests {
             (RunState::Created, "never started"),
             (RunState::Paused, "paused"),
             (RunState::Exited(137), "exit code 137"),
-            (RunState::Dead, "dead"),
+            (RunState::Dead, "dead: the engine failed to remove it"),
         ] {
             let seen = container(|actual| actual.run = run, answering());
             let (state, why) = server_state(&stack, Role::Influxdb, &seen);

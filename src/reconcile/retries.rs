@@ -61,3 +61,33 @@ const fn is_race(error: &Error) -> bool {
             | Error::Answer { status: 500..=599, .. }
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Notes(RefCell<Vec<String>>);
+
+    impl Listener for Notes {
+        fn on(&self, event: Event<'_>) {
+            if let Event::Note(text) = event {
+                self.0.borrow_mut().push(text.into());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn one_cause_is_noted_once() {
+        let notes = Notes::default();
+        let mut retries = Retries { backoff: Duration::ZERO, ..Retries::new(&notes) };
+        let raced = |why: &str| Error::Raced { doing: "save the dashboard".into(), why: why.into() };
+        for why in ["a", "a", "b", "b"] {
+            retries.after(raced(why)).await.unwrap();
+        }
+        let expected = ["cannot save the dashboard: a; retrying", "cannot save the dashboard: b; retrying"];
+        assert_eq!(*notes.0.borrow(), expected);
+    }
+}

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::{Examination, WriteTarget, look_at};
-use crate::error::Error;
 use crate::grafana::Grafana;
 use crate::influxdb::probe::probe_question;
 use crate::model::container_config::Difference;
@@ -11,8 +10,8 @@ use crate::model::diagnosis::{
     Check, CheckOutcome, CheckState, OpenedDashboard, PanelAnswer, PanelContent, SourceFault, VariableAnswer,
     VariableContent,
 };
-use crate::model::hints::missing_plugin;
-use crate::model::plan::Blocker;
+use crate::model::hints::install_plugin;
+use crate::model::plan::{Blocker, refused};
 use crate::model::reports::{Reports, SKEW};
 use crate::model::role::Role;
 use crate::model::server_status::{Mode, ServerState};
@@ -167,8 +166,9 @@ impl Examination<'_> {
         if is_blank && is_reporting && !misses_reports && judged.is_bundled {
             let outcome = CheckOutcome::failed(
                 "Clipper reports, but no open panel shows a point",
-                "choose models that report with the dashboard's variables, such as Name contains, and save the dashboard; \
-                 models that stopped up to a week ago may still be listed before them (At most shows more)",
+                "choose models that report with the dashboard's variables, such as \"Name contains\", and save the \
+                 dashboard; models that stopped up to a week ago may still be listed before them (\"At most\" shows \
+                 more)",
             );
             self.note(DASHBOARD, outcome, Duration::ZERO);
         }
@@ -208,7 +208,7 @@ impl JudgedDashboard {
 
     /// The outcome of a variable. Without values it fails, unless `no_values` explains that.
     fn variable(&self, name: &str, content: VariableContent, no_values: Option<&str>) -> CheckOutcome {
-        let variable = format!("the dashboard's variable {name}{}", self.suffix);
+        let variable = format!("the dashboard's variable {name:?}{}", self.suffix);
         match (content, no_values) {
             (VariableContent::Values(0), Some(why)) => CheckOutcome::Skipped(why.into()),
             (VariableContent::Values(0), None) => CheckOutcome::failed(format!("{variable} has no values"), &self.hint),
@@ -236,14 +236,18 @@ impl JudgedDashboard {
             }
             PanelContent::NoPlugin(kind) => CheckOutcome::failed(
                 format!("{panel} cannot be shown: Grafana lacks the panel plugin {kind:?}"),
-                format!("panel {title:?} needs {}", missing_plugin(&kind)),
+                install_plugin(&kind),
             ),
             PanelContent::Flux => CheckOutcome::failed(
                 format!("{panel} is written in Flux, but its data source uses InfluxQL"),
                 &self.hint,
             ),
             PanelContent::UnknownField { field, source } => CheckOutcome::failed(
-                format!("{panel} queries the field {field:?}, which no measurement of {source} has"),
+                if source.starts_with('/') {
+                    format!("{panel} queries the field {field:?}, which no measurement that matches {source} has")
+                } else {
+                    format!("{panel} queries the field {field:?}, which the measurement {source} does not have")
+                },
                 &self.hint,
             ),
             PanelContent::Failed(why) => CheckOutcome::failed(format!("{panel} fails: {why}"), &self.hint),
@@ -266,13 +270,8 @@ pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
             format!("`{}` starts it", stack.command("up")),
         ),
         ServerState::Refusing => {
-            let error = Error::Refused {
-                role: Role::Grafana,
-                url: server.url.clone(),
-                message: server.detail.clone().unwrap_or_default(),
-            };
-            let why = server.detail.clone().unwrap_or_else(|| error.to_string());
-            CheckOutcome::failed(why, hint().unwrap_or_else(|| error.hint(&stack.invocation)))
+            let Blocker { why, hint, .. } = refused(stack, Role::Grafana, &server.url, "");
+            CheckOutcome::failed(server.detail.clone().unwrap_or(why), hint)
         }
         ServerState::Foreign => CheckOutcome::failed(
             format!("the server at Grafana's address cannot be used{detail}"),
@@ -360,11 +359,11 @@ fn source_hint(stack: &Stack, id: DashboardId) -> String {
 fn edit_hint(stack: &Stack, id: DashboardId) -> String {
     match id {
         DashboardId::Bundled => format!(
-            "correct it in Grafana, or restore the whole dashboard with `{}`",
+            "correct the query in Grafana, or restore the whole dashboard with `{}`",
             stack.command("up --overwrite-dashboard")
         ),
         DashboardId::User(index) => format!(
-            "correct it in {} and import it with `{}`, or in Grafana",
+            "correct the query in {} and import the file with `{}`, or correct it in Grafana",
             stack.user_dashboards[index].path,
             stack.command("up --overwrite-dashboard")
         ),

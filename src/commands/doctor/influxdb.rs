@@ -271,7 +271,12 @@ async fn database(
     let names = elsewhere.join(", ");
     CheckOutcome::failed(
         format!("{what}; Clipper's reports are in {names}"),
-        format!("set influx_dbname in Clipper's file to {}, or create it with `{}`", elsewhere[0], stack.command("up")),
+        format!(
+            "set influx_dbname in Clipper's file to {}, or create {} with `{}`",
+            elsewhere[0],
+            target.database,
+            stack.command("up")
+        ),
     )
 }
 

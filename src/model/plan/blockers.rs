@@ -204,7 +204,10 @@ pub(super) fn failing(stack: &Stack, role: Role, url: &str, why: &Unreadable) ->
 #[must_use]
 pub(crate) fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Blocker {
     let hint = match role {
-        Role::Influxdb => "use --influxdb-user and --influxdb-password-file".to_string(),
+        Role::Influxdb if stack.data_source.user.is_empty() => {
+            "use --influxdb-user and --influxdb-password-file".to_string()
+        }
+        Role::Influxdb => "correct --influxdb-user or the password in --influxdb-password-file".to_string(),
         Role::Grafana if stack.container(role).is_some() => format!(
             "supply the password with `{}`, or set a new one with `{}`",
             stack.command("up --grafana-password-file FILE"),
@@ -215,11 +218,11 @@ pub(crate) fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Bl
         }
         Role::Grafana => {
             let supply = if stack.login.supplies_password {
-                "correct --grafana-user or the password that --grafana-password-file supplies"
+                "correct the supplied password (--grafana-password-file) or the user (--grafana-user), or use"
             } else {
-                "use --grafana-user and --grafana-password-file"
+                "use --grafana-user and --grafana-password-file, or"
             };
-            format!("{supply}, or use --grafana-token-file, which also works if Grafana's basic authentication is off")
+            format!("{supply} --grafana-token-file, which also works if Grafana's basic authentication is off")
         }
     };
     let why = format!("{} at {url} rejected the login: {message}", role.title());
