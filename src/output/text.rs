@@ -178,10 +178,7 @@ fn account(status: &Status) -> String {
 /// An object that a step removed from Grafana.
 fn removed_object(step: &Step) -> Option<String> {
     match step {
-        Step::DeleteDashboard { id: DashboardId::User(_), title, .. } => {
-            Some(format!("the dashboard {}", printable_line(&format!("{title:?}"))))
-        }
-        Step::DeleteDashboard { .. } => Some("the dashboard".into()),
+        Step::DeleteDashboard { title, .. } => Some(format!("the dashboard {}", printable_line(&format!("{title:?}")))),
         Step::DeleteDataSource { .. } => Some("the data source".into()),
         Step::DeleteAlertRules(_) => Some("the alert rules".into()),
         _ => None,

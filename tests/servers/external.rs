@@ -286,7 +286,16 @@ fn missing_and_wrong_servers_are_one_error_with_a_hint() {
         crate::support::server::Response::bytes(200, "application/json", vec![b' '; 40 << 20])
     });
     run("an endless response", &influxdb, &format!("http://127.0.0.1:{endless}"));
-    let ports = [(second, ":8099"), (nonsense, ":3098"), (endless, ":3099")];
+    let failing = in_background(|request| async move {
+        let is_query = request.path.starts_with("/query");
+        let (status, body) = if is_query { (500, br#"{"error":"it is broken"}"#.to_vec()) } else { (204, Vec::new()) };
+        let mut response = crate::support::server::Response::bytes(status, "application/json", body);
+        response.headers.push(("X-Influxdb-Version".into(), "1.12.4".into()));
+        response
+    });
+    let broken = run("InfluxDB answers with errors", &format!("http://127.0.0.1:{failing}"), &grafana);
+    assert!(!broken.err.contains("does not answer"), "{}", broken.err);
+    let ports = [(second, ":8099"), (nonsense, ":3098"), (endless, ":3099"), (failing, ":8098")];
     ports.into_iter().fold(record, |record, (port, name)| record.port(port, name)).section();
 }
 
@@ -696,7 +705,7 @@ fn deregistering_keeps_edited_and_foreign_objects() {
             _ => save["folderUid"] = folder["uid"].clone(),
         }
         assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
-        it.run(&words).expect(0);
+        record.add("the folder contains another dashboard", it.run(&words).expect(0));
         assert_eq!(it.ask("GET", "/api/dashboards/uid/theirs", None).0, 200, "{version:?}");
         // So does a library panel alone.
         if version > Version::V7 {

@@ -388,6 +388,23 @@ fn an_unreadable_resource_is_a_finding_about_that_resource_alone() {
 }
 
 #[test]
+fn an_answer_that_is_too_large_is_a_finding_about_its_object() {
+    let it = Servers::start(Version::V12_4);
+    let mut record = it.record();
+    for path in ["/api/datasources", DASHBOARD] {
+        double(&it, |double| double.flood_path(path));
+        let situation = format!("Grafana answers too much to {path}");
+        for verb in ["status", "up"] {
+            let run = it.run(&[verb]).expect(if verb == "up" { 1 } else { 3 });
+            let text = format!("{}{}", run.out, run.err);
+            assert!(!text.contains("does not answer") && text.contains("smaller than 16 MiB"), "{text}");
+            record.add(&situation, run);
+        }
+    }
+    record.section();
+}
+
+#[test]
 fn unreadable_preferences_leave_the_home_page_unchanged_and_stop_nothing() {
     let it = Servers::start(Version::V12_4);
     double(&it, |double| double.break_path("/api/org/preferences", 500));

@@ -406,6 +406,11 @@ impl Double {
         self.broken.insert(path.into(), status);
     }
 
+    /// Answers every GET of a path with more than a client reads.
+    pub fn flood_path(&mut self, path: &str) {
+        self.broken.insert(path.into(), 200);
+    }
+
     /// Lets a user change every data source directly after the next deletion of another object.
     pub fn change_interval_after_deletion(&mut self, interval: &'static str) {
         self.interval_after_deletion = Some(interval);
@@ -523,7 +528,8 @@ impl Double {
         }
         let organisation = self.organisation(request, &who)?;
         if let Some(status) = self.broken.get(path).filter(|_| request.method == "GET") {
-            return Ok(Reply::Now(Response::json(*status, &json!({"message": "it is broken"}))));
+            let message = if *status == 200 { " ".repeat(20 << 20) } else { "it is broken".into() };
+            return Ok(Reply::Now(Response::json(*status, &json!({"message": message}))));
         }
         let body = if request.body.is_empty() { None } else { serde_json::from_slice::<Value>(&request.body).ok() };
         let method = request.method.as_str();
