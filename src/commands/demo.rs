@@ -92,7 +92,10 @@ fn demo_models(given: Option<&[String]>) -> Result<Vec<String>> {
         None => Ok(numbered(2)),
         Some([count]) if !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit()) => match count.parse() {
             Ok(count @ 1..=DEMO_MODELS) => Ok(numbered(count)),
-            _ => Err(Error::usage(format!("--models is {count}"), format!("use a number from 1 to {DEMO_MODELS}"))),
+            _ => Err(Error::usage(
+                format!("--models is {count}, but the number of models must be from 1 to {DEMO_MODELS}"),
+                "use a number such as 100, or names",
+            )),
         },
         // `--models 1000,` is the name of one model.
         Some([name, end]) if end.is_empty() => Ok(vec![name.clone()]),
@@ -103,7 +106,10 @@ fn demo_models(given: Option<&[String]>) -> Result<Vec<String>> {
 fn demo_options(arguments: &DemoArguments) -> Result<DemoOptions> {
     let rate = arguments.rate.unwrap_or(8.0);
     if !rate.is_finite() || !(0.0..=1e6).contains(&rate) {
-        return Err(Error::usage(format!("--rate is {rate}"), "use a number from 0 to 1000000"));
+        return Err(Error::usage(
+            format!("--rate is {rate}, but it must be from 0 to 1000000"),
+            "use a number such as 8",
+        ));
     }
     let length =
         |text: &Option<String>, option| text.as_deref().map(|text| settings::duration(text, option)).transpose();

@@ -79,6 +79,7 @@ async fn confirm_images(
     let command = session.stack().invocation.again(&format!("restore {file} {options}"));
     let what = format!("the archive names {}", list(|(role, image)| format!("{image} for {}", role.title()), " and "));
     let question = format!("{what}. Run {}?", if images.len() == 1 { "that image" } else { "these images" });
-    let hint = format!("if you trust them: `{command}`; --yes skips the question");
+    let object = if images.len() == 1 { "it" } else { "them" };
+    let hint = format!("if you trust {object}: `{command}`; --yes skips the question");
     terminal::ask(&question, arguments.yes, &what, &hint).await
 }

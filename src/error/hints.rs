@@ -39,7 +39,10 @@ impl Error {
             Self::Blocked { blocker, .. } => blocker.hint.clone(),
             Self::Foreign { object, .. } => object.hint(invocation),
             Self::Docker { refusal, .. } => refusal.hint(invocation),
-            Self::Raced { .. } => Refusal::Conflict.hint(invocation),
+            Self::Raced { .. } => {
+                "another process works on the same objects: wait until it has ended, then run the same command again"
+                    .into()
+            }
             Self::Publish { role, address, holder, answers, free } => {
                 let another = invocation.another_port(*role, *free);
                 publish::hint(*role, *address, holder, answers.as_ref(), &another, invocation)

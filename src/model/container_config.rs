@@ -126,6 +126,8 @@ fn unless_empty<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Er
 impl Difference {
     /// The field with the fingerprint of the bundled content that an object was created from.
     pub(crate) const EDITION: &str = "edition";
+    /// The field with the engine's id of an image.
+    pub(crate) const IMAGE_ID: &str = "image id";
     /// The field with the database that an object was created for.
     pub(crate) const MADE_FOR: &str = "made for";
 
@@ -158,6 +160,8 @@ impl fmt::Display for Difference {
             write!(f, "created from another version{of}")
         } else if let Some(of) = self.field.strip_prefix(Self::MADE_FOR) {
             write!(f, "target{of}: {actual} -> {desired}")
+        } else if self.field == Self::IMAGE_ID {
+            write!(f, "another image now has its name: {actual} -> {desired}")
         } else {
             write!(f, "{}: {actual} -> {desired}", self.field)
         }

@@ -105,9 +105,9 @@ impl Session {
     /// # Errors
     /// [`Error::Usage`] if there is none, which cannot happen if a container is specified.
     pub(crate) fn docker(&self) -> Result<&Docker> {
-        self.docker
-            .as_deref()
-            .ok_or_else(|| Error::usage("both servers are external, so no engine is used", "omit one --…-url"))
+        self.docker.as_deref().ok_or_else(|| {
+            Error::usage("both servers are external, so no engine is used", "omit --influxdb-url or --grafana-url")
+        })
     }
 
     /// Connections to the desired addresses; an observation moves them to the actual ones.

@@ -197,7 +197,7 @@ impl Session {
         };
         let cause = Cause::of(role, &log).zip(self.stack.container(role));
         let hint = match (id, cause) {
-            (None, _) => "check that the server runs and that its address is right".to_string(),
+            (None, _) => format!("check that {} runs, and that --{role}-url leads to it", role.title()),
             (Some(_), None) => hint,
             (Some(_), Some((cause, spec))) => cause.hint(&self.stack, spec, &self.image_user(spec).await),
         };

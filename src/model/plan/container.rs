@@ -176,7 +176,7 @@ pub(super) fn differences(context: &ServerContext<'_>, actual: &OurContainer) ->
         && differences.iter().all(|difference| difference.field != "image")
     {
         differences.push(Difference {
-            field: "image id".into(),
+            field: Difference::IMAGE_ID.into(),
             actual: short(&actual.image_id),
             desired: short(&image.id),
         });
