@@ -156,11 +156,9 @@ fn silent() -> Error {
 /// Where the logs of external servers from packages are, on their machine.
 fn external_logs(role: Option<Role>) -> String {
     let command = |role| format!("`{}`", package(role, System::HERE).log_command);
-    match role {
-        Some(role) => format!("if it is from a package, {} shows its log on its machine", command(role)),
-        None => {
-            let commands = Role::ALL.map(command).join(" or ");
-            format!("if they are from packages, {commands} shows their logs on their machine")
-        }
+    if let Some(role) = role {
+        return format!("if it is from a package, {} shows its log on its machine", command(role));
     }
+    let commands = Role::ALL.map(command).join(" or ");
+    format!("if they are from packages, {commands} shows their logs on their machine")
 }
