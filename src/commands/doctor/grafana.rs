@@ -258,7 +258,6 @@ impl JudgedDashboard {
 pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
     let server = &status.servers.grafana;
     let detail = server.detail.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-    let hint = || status.blocker.as_ref().map(|blocker| blocker.hint.clone());
     match server.state {
         ServerState::Answering => CheckOutcome::Passed(format!(
             "version {} answers at {}",
@@ -275,15 +274,23 @@ pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
         }
         ServerState::Foreign => CheckOutcome::failed(
             format!("the server at Grafana's address cannot be used{detail}"),
-            hint().unwrap_or_else(|| "choose another address".into()),
+            // The first blocker may be about InfluxDB.
+            match &status.blocker {
+                Some(Blocker { why, hint, .. }) if server.detail.as_ref() == Some(why) => hint.clone(),
+                _ => "choose another address".into(),
+            },
         ),
         ServerState::Crashing => {
             CheckOutcome::failed("Grafana's container keeps crashing", look_at(stack, Role::Grafana))
         }
-        ServerState::Starting | ServerState::Unknown => {
-            let silent = || format!("Grafana does not answer at {}{detail}", server.url);
+        ServerState::Starting => CheckOutcome::failed(
+            format!("Grafana at {} is not ready{detail}", server.url),
+            look_at(stack, Role::Grafana),
+        ),
+        ServerState::Unknown => {
             // The detail of an external server is the whole sentence.
-            let why = server.detail.clone().filter(|_| server.mode == Mode::External).unwrap_or_else(silent);
+            let why = server.detail.clone().filter(|_| server.mode == Mode::External);
+            let why = why.unwrap_or_else(|| format!("Grafana does not answer at {}{detail}", server.url));
             CheckOutcome::failed(why, look_at(stack, Role::Grafana))
         }
     }
