@@ -20,7 +20,6 @@ mod english;
 mod exports;
 mod help;
 mod kubernetes;
-mod planner;
 mod plans;
 mod servers;
 mod support;

@@ -19,7 +19,7 @@ use clipper_metrics::model::observed::{
     InfluxdbState, Network, Observed, ObservedServer, OurContainer, PortHolder, Query, RunState, ServerContent,
     ServerResponse, StoredSettings, VolumeState,
 };
-use clipper_metrics::model::plan::{self, ContainerUse, NewContainer, Phase, Plan, Step, UpOptions};
+use clipper_metrics::model::plan::{self, ContainerUse, NewContainer, Phase, Plan, Step};
 use clipper_metrics::model::retention::Retention;
 use clipper_metrics::model::role::{PerRole, Role};
 use clipper_metrics::model::stack::{
@@ -31,6 +31,7 @@ use clipper_metrics::model::version::Version;
 use clipper_metrics::model::volume_content::{RanVersion, VolumeContent, VolumeFiles};
 
 use crate::support::model;
+pub(crate) use crate::support::model::steps;
 
 pub const RUNS: [RunState; 6] =
     [RunState::Created, RunState::Running, RunState::Paused, RunState::Restarting, RunState::Exited(1), RunState::Dead];
@@ -317,9 +318,8 @@ pub fn stack(case: Case) -> Stack {
     }
 }
 
-pub fn alert_settings() -> AlertSettings {
-    let (latency_after, silence_after) = (Duration::from_secs(30), Duration::from_secs(60));
-    AlertSettings { latency_after, silence_after, content_hash: "new".into() }
+fn alert_settings() -> AlertSettings {
+    model::alert_settings("new")
 }
 
 pub fn own_dashboard() -> DesiredUserDashboard {
@@ -335,7 +335,7 @@ pub fn own_dashboard() -> DesiredUserDashboard {
     }
 }
 
-pub fn seen_dashboard(thing: ObjectState) -> DashboardState {
+fn seen_dashboard(thing: ObjectState) -> DashboardState {
     match thing {
         ObjectState::Missing => DashboardState::Missing,
         ObjectState::Wrong => DashboardState::Present(model::actual_dashboard("old")),
@@ -972,17 +972,6 @@ pub fn whole_world() -> World {
         settings: ObjectState::Right,
         ..empty_world()
     }
-}
-
-/// The plan for a modified snapshot of that state.
-pub fn plan_with(stack: &Stack, change: impl FnOnce(&mut Observed)) -> Plan {
-    let mut seen = whole_world().observe(&self::stack(Case::default()), Case::default());
-    change(&mut seen);
-    plan::up(stack, &seen, UpOptions::default())
-}
-
-pub fn steps(plan: &Plan) -> Vec<Step> {
-    plan.steps().map(|(step, _)| step.clone()).collect()
 }
 
 pub fn restore(run: u32) -> UnfinishedRestore {

@@ -7,20 +7,26 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use clipper_metrics::model::alerts::Alerts;
+use clipper_metrics::model::address::ServerUrl;
+use clipper_metrics::model::alerts::{AlertSettings, Alerts};
 use clipper_metrics::model::container_config::{ContainerConfig, PasswordSource};
 use clipper_metrics::model::image::ImageRef;
 use clipper_metrics::model::invocation::Invocation;
-use clipper_metrics::model::login::LoginState;
+use clipper_metrics::model::login::{Attempt, Credential, LoginState};
 use clipper_metrics::model::observed::{
     ActualDashboard, AlertRulesState, ContainerState, DashboardState, DataSourceState, FolderState, GrafanaState,
-    Network, Observed, ObservedServer, OrganisationState, OurContainer, Query, RunState, ServerResponse,
-    StoredSettings, StoredVersion, VolumeState,
+    Image, InfluxdbState, Network, Observed, ObservedServer, OrganisationState, OurContainer, Query, RunState,
+    ServerContent, ServerResponse, StoredSettings, StoredVersion, Unreadable, VolumeState,
 };
+use clipper_metrics::model::plan::{self, Plan, Step, UpOptions};
+use clipper_metrics::model::retention::Retention;
 use clipper_metrics::model::role::{PerRole, Role};
 use clipper_metrics::model::stack::{
-    DesiredContainer, DesiredDashboard, DesiredDataSource, EngineLocation, Login, Pull, Service, Settings, Stack,
+    DesiredContainer, DesiredDashboard, DesiredDataSource, EngineLocation, Login, Pull, Secret, Service, Settings,
+    Stack,
 };
+use clipper_metrics::model::version::Version;
+use clipper_metrics::model::volume_content::{RanVersion, VolumeContent, VolumeFiles};
 
 /// Two containers on loopback, with all defaults and no settings to remember.
 pub(crate) fn stack() -> Stack {
@@ -47,6 +53,31 @@ pub(crate) fn stack() -> Stack {
         clipper: None,
         invocation: Invocation::default(),
         own_address: None,
+    }
+}
+
+/// The same with Grafana published off loopback.
+pub(crate) fn stack_off_loopback() -> Stack {
+    let mut stack = stack();
+    let config = config_of(&mut stack, Role::Grafana);
+    config.publish.set_ip(Ipv4Addr::UNSPECIFIED.into());
+    config.password = PasswordSource::File;
+    stack
+}
+
+pub(crate) fn external(host: &str, port: u16) -> Service {
+    Service::External { url: ServerUrl::http(host, port) }
+}
+
+/// The configuration of the role's container.
+pub(crate) fn config_of(stack: &mut Stack, role: Role) -> &mut ContainerConfig {
+    let service = match role {
+        Role::Influxdb => &mut stack.services.influxdb,
+        Role::Grafana => &mut stack.services.grafana,
+    };
+    match service {
+        Service::Container(spec) => &mut spec.config,
+        Service::External { .. } => panic!("{role} is external"),
     }
 }
 
@@ -100,6 +131,77 @@ pub(crate) fn observed() -> Observed {
         grafana: observed_server(),
         others: vec![],
         lookalikes: vec![],
+    }
+}
+
+/// The instance in sync with [`stack`].
+pub(crate) fn in_sync() -> Observed {
+    let influxdb = InfluxdbState { has_database: true, retention: Some(Retention::Forever) };
+    let source = data_source();
+    let grafana = GrafanaState {
+        data_source: DataSourceState::Ours { fields: source.fields(), made_for: source.made_for(), provisioned: false },
+        dashboard: DashboardState::Present(actual_dashboard("new")),
+        query: Query::Ok,
+        ..grafana_state()
+    };
+    let accepted = Attempt { credential: Credential::Default, secret: Secret::new(Login::PUBLIC_PASSWORD) };
+    let login = LoginState::new(&stack().login, &accepted, Some(&our_container(Role::Grafana)), None);
+    Observed {
+        network: Network::Ours(vec!["1".into()]),
+        settings: StoredSettings { numbers: vec![1], values: Some(BTreeMap::new()), ..StoredSettings::default() },
+        influxdb: answering_server(Role::Influxdb, influxdb.into()),
+        grafana: ObservedServer { login, ..answering_server(Role::Grafana, grafana.into()) },
+        ..observed()
+    }
+}
+
+/// The plan for that instance after a change.
+pub(crate) fn plan_with(stack: &Stack, change: impl FnOnce(&mut Observed)) -> Plan {
+    let mut seen = in_sync();
+    change(&mut seen);
+    plan::up(stack, &seen, UpOptions::default())
+}
+
+pub(crate) fn steps(plan: &Plan) -> Vec<Step> {
+    plan.steps().map(|(step, _)| step.clone()).collect()
+}
+
+/// The role's container, which must be managed.
+pub(crate) fn container_of(seen: &mut Observed, role: Role) -> &mut OurContainer {
+    match &mut seen.server_mut(role).container {
+        ContainerState::Ours(actual) => actual,
+        other => panic!("{role}: {other:?}"),
+    }
+}
+
+/// Grafana's content, which must be known.
+pub(crate) fn content_of(seen: &mut Observed) -> &mut GrafanaState {
+    match &mut seen.grafana.response {
+        ServerResponse::Answering(ServerContent::Grafana(content)) => content,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A run ended after it had created Grafana's container and announced the start of a newer version in it.
+pub(crate) fn announce_start(seen: &mut Observed) {
+    let actual = container_of(seen, Role::Grafana);
+    actual.run = RunState::Created;
+    let container = Some(actual.id.clone());
+    let intended = Some(RanVersion { version: Version(1, 3), image: None, container });
+    let files = VolumeFiles { intended, ..VolumeFiles::default() };
+    seen.grafana.content = Some(VolumeContent { files, copy: None });
+}
+
+/// A role whose container runs and answers.
+fn answering_server(role: Role, content: ServerContent) -> ObservedServer {
+    let (actual, image) = (our_container(role), Some(container_config(role).image.to_string()));
+    ObservedServer {
+        image: Some(Image { id: actual.image_id.clone(), user: String::new() }),
+        volume: VolumeState::Ours { user: Some(String::new()), version: Some(Version(1, 2)), image },
+        container: ContainerState::Ours(Box::new(actual)),
+        response: ServerResponse::Answering(content),
+        version: Some("1.2.0".into()),
+        ..observed_server()
     }
 }
 
@@ -167,4 +269,14 @@ pub(crate) fn actual_dashboard(content_hash: &str) -> ActualDashboard {
         models: vec![],
         made_for: None,
     }
+}
+
+pub(crate) fn alert_settings(content_hash: &str) -> AlertSettings {
+    let (latency_after, silence_after) = (Duration::from_secs(30), Duration::from_secs(60));
+    AlertSettings { latency_after, silence_after, content_hash: content_hash.into() }
+}
+
+/// Grafana's failure to return an object.
+pub(crate) fn unreadable() -> Unreadable {
+    Unreadable { doing: "read it".into(), status: 500, why: "broken".into() }
 }

@@ -192,25 +192,17 @@ pub(super) fn unwanted(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::model::observed::Unreadable;
-    use crate::samples;
-
-    fn settings(content_hash: &str) -> AlertSettings {
-        let (latency_after, silence_after) = (Duration::from_secs(30), Duration::from_secs(60));
-        AlertSettings { latency_after, silence_after, content_hash: content_hash.into() }
-    }
+    use crate::samples::{self, alert_settings};
 
     fn actual(rule: AlertRule, content_hash: &str) -> ActualRule {
-        let fields = settings(content_hash).fields(rule, 7_000);
+        let fields = alert_settings(content_hash).fields(rule, 7_000);
         ActualRule::Present { edited: false, provisioned: false, fields, made_for: None }
     }
 
     /// The plan for rules of these versions.
     fn plan(latency: &str, silence: &str, dashboard: DashboardState) -> Item {
-        let stack = Stack { alerts: Alerts::On(settings("new")), ..samples::stack() };
+        let stack = Stack { alerts: Alerts::On(alert_settings("new")), ..samples::stack() };
         let (latency, silence) = (actual(AlertRule::Latency, latency), actual(AlertRule::Silence, silence));
         let alerts = AlertRulesState::Seen(ActualAlerts { latency, silence });
         let grafana = GrafanaState { dashboard, alerts, ..samples::grafana_state() };
@@ -228,8 +220,7 @@ mod tests {
 
     #[test]
     fn no_rule_is_saved_while_the_dashboard_with_the_objective_is_unreadable() {
-        let why = Unreadable { doing: "read it".into(), status: 500, why: "broken".into() };
-        let item = plan("old", "new", DashboardState::Unreadable(why));
+        let item = plan("old", "new", DashboardState::Unreadable(samples::unreadable()));
         assert!(matches!(item.finding, Finding::Differs(_)) && item.steps.is_empty(), "{item:?}");
     }
 }

@@ -307,3 +307,57 @@ pub(super) fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocker {
 pub(super) fn short(id: &str) -> String {
     id.trim_start_matches("sha256:").chars().take(12).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::observed::{Network, Observed};
+    use crate::model::plan::{self, Resource, UpOptions};
+    use crate::samples::{self, container_of, plan_with};
+
+    #[test]
+    fn foreign_objects_are_blockers_and_never_changed() {
+        let desired = samples::stack();
+        let foreign: [fn(&mut Observed); 6] = [
+            |seen| seen.network = Network::Foreign,
+            |seen| seen.influxdb.container = ContainerState::Foreign,
+            |seen| seen.grafana.volume = VolumeState::Foreign,
+            |seen| seen.grafana.port_holder = Some(PortHolder::Container("other".into())),
+            |seen| seen.influxdb.volume_user = Some("other".into()),
+            |seen| seen.grafana.container = ContainerState::Duplicated(vec!["a".into(), "b".into()]),
+        ];
+        let nothing = samples::observed();
+        assert_eq!(plan::up(&desired, &nothing, UpOptions::default()).blocker(), None);
+        for change in foreign {
+            let mut seen = nothing.clone();
+            change(&mut seen);
+            let plan = plan::up(&desired, &seen, UpOptions::default());
+            assert!(plan.blocker().is_some(), "{plan:?}");
+            assert!(plan::down(&desired, &seen, true).is_idle());
+        }
+    }
+
+    #[test]
+    fn a_port_published_by_the_container_itself_is_not_a_conflict() {
+        let desired = samples::stack();
+        let publish = desired.container(Role::Grafana).unwrap().config.publish;
+        let with_holder = |published| {
+            plan_with(&desired, |seen| {
+                seen.grafana.port_holder = Some(PortHolder::Container("other".into()));
+                container_of(seen, Role::Grafana).published = published;
+            })
+        };
+        assert!(with_holder(Some(publish)).blocker().is_none());
+        assert!(with_holder(None).blocker().is_some());
+        assert!(with_holder(Some((publish.ip(), publish.port() + 1).into())).blocker().is_some());
+    }
+
+    #[test]
+    fn an_unreadable_volume_is_a_finding_and_nothing_is_removed() {
+        let desired = samples::stack_off_loopback();
+        let plan = plan_with(&desired, |seen| seen.grafana.unreadable = Some("it is a link".into()));
+        let (resource, blocker) = plan.blocker().unwrap();
+        assert_eq!(resource, Resource::Server(Role::Grafana));
+        assert!(blocker.why.contains("x-grafana: it is a link"), "{blocker:?}");
+    }
+}

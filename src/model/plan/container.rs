@@ -183,3 +183,59 @@ pub(super) fn differences(context: &ServerContext<'_>, actual: &OurContainer) ->
     }
     differences
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::observed::Observed;
+    use crate::model::plan::{self, Resource, UpOptions};
+    use crate::model::stack::Pull;
+    use crate::model::volume_content::VolumeContent;
+    use crate::samples::{self, container_of, plan_with};
+
+    #[test]
+    fn with_pull_never_only_work_that_needs_a_missing_image_is_blocked() {
+        let desired = Stack { pull: Pull::Never, ..samples::stack() };
+        let in_sync = plan_with(&desired, |seen| seen.influxdb.image = None);
+        assert!(in_sync.blocker().is_none() && in_sync.is_idle(), "{in_sync:?}");
+        let stopped = plan_with(&desired, |seen| {
+            seen.influxdb.image = None;
+            container_of(seen, Role::Influxdb).run = RunState::Exited(0);
+        });
+        assert!(stopped.blocker().is_none() && !stopped.is_idle(), "{stopped:?}");
+        let changes: [fn(&mut Observed); 2] = [
+            |seen| seen.influxdb.container = ContainerState::Absent,
+            |seen| container_of(seen, Role::Influxdb).on_network = false,
+        ];
+        for change in changes {
+            let plan = plan_with(&desired, |seen| {
+                seen.influxdb.image = None;
+                change(seen);
+            });
+            let (_, blocker) = plan.blocker().unwrap();
+            assert!(blocker.why.contains("--pull never"), "{}", blocker.why);
+        }
+    }
+
+    #[test]
+    fn no_image_is_pulled_for_a_blocked_server() {
+        let mut seen = samples::in_sync();
+        let actual = container_of(&mut seen, Role::Influxdb);
+        (actual.name_taken, actual.on_network) = (true, false);
+        let plan = plan::up(&samples::stack(), &seen, UpOptions { pull: true, ..UpOptions::default() });
+        assert_eq!(plan.blocker().map(|(resource, _)| resource), Some(Resource::Server(Role::Influxdb)));
+        assert!(!plan.steps().any(|(step, _)| *step == Step::PullImage(Role::Influxdb)), "{plan}");
+    }
+
+    #[test]
+    fn a_private_grafana_that_is_slow_to_answer_is_not_created_again() {
+        let slow = plan_with(&samples::stack_off_loopback(), |seen| {
+            let actual = container_of(seen, Role::Grafana);
+            actual.config.as_mut().unwrap().publish.set_port(0);
+            (actual.published, actual.has_just_started) = (Some(([127, 0, 0, 1], 32_000).into()), true);
+            seen.grafana.content = Some(VolumeContent::default());
+            seen.grafana.response = ServerResponse::Silent("slow".into());
+        });
+        assert_eq!(slow.executable().collect::<Vec<_>>(), [&Step::AwaitAnswer(Role::Grafana)], "{slow:?}");
+    }
+}

@@ -365,3 +365,255 @@ pub(super) fn query(known: Option<&GrafanaState>, database: &Item, inside: &[Ite
         |grafana: &GrafanaState| matches!(grafana.data_source, DataSourceState::Ours { provisioned: true, .. });
     Item::with_step(Resource::Query, finding, Step::VerifyQuery { may_save: !known.is_some_and(is_provided) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::alerts::{AlertRule, Alerts};
+    use crate::model::observed::{ActualAlerts, ActualRule, AlertRulesState, ContainerState, Observed};
+    use crate::model::plan::{self, Plan};
+    use crate::model::role::PerRole;
+    use crate::model::stack::DesiredDashboard;
+    use crate::samples::{self, content_of, external, plan_with, steps, unreadable};
+
+    /// The fields of the data source, which must be managed, and whether a file provides it.
+    fn source_of(grafana: &mut GrafanaState) -> (&mut BTreeMap<String, String>, &mut bool) {
+        match &mut grafana.data_source {
+            DataSourceState::Ours { fields, provisioned, .. } => (fields, provisioned),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn dashboard_of(grafana: &mut GrafanaState) -> &mut ActualDashboard {
+        match &mut grafana.dashboard {
+            DashboardState::Present(actual) => actual,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn foreign_objects_are_blockers_before_anything_is_written() {
+        let desired = samples::stack();
+        let clashes: [fn(&mut GrafanaState); 5] = [
+            |grafana| grafana.data_source = DataSourceState::Foreign("a data source".into()),
+            |grafana| grafana.dashboard = DashboardState::Clash { what: "a folder".into(), has_uid: true },
+            |grafana| grafana.organisation = OrganisationState::Ambiguous(vec!["a".into(), "b".into()]),
+            |grafana| {
+                let made_for = MadeFor { url: "http://other:8086".into(), database: "d".into(), machine: None };
+                grafana.data_source = DataSourceState::Ours { fields: BTreeMap::new(), made_for, provisioned: true };
+            },
+            |grafana| {
+                let dashboard = dashboard_of(grafana);
+                (dashboard.provisioned, dashboard.content_hash) = (true, None);
+            },
+        ];
+        for clash in clashes {
+            let plan = plan_with(&desired, |seen| clash(content_of(seen)));
+            assert!(plan.blocker().is_some(), "{plan:?}");
+        }
+        // A provisioned object with the desired content is in sync.
+        let plan = plan_with(&desired, |seen| *source_of(content_of(seen)).1 = true);
+        assert!(plan.in_sync(), "{plan:?}");
+    }
+
+    #[test]
+    fn proxy_settings_are_removed_only_if_grafana_reaches_the_container_directly() {
+        let own = samples::stack();
+        let (mut external, mut behind_proxy) = (own.clone(), own.clone());
+        external.services.influxdb = samples::external("influxdb", 8086);
+        behind_proxy.data_source.is_url_chosen = true;
+        let with_header = |seen: &mut Observed| {
+            let (fields, _) = source_of(content_of(seen));
+            fields.insert(DesiredDataSource::OTHER_SETTINGS.into(), "httpHeaderName1".into());
+        };
+        let finding = |desired: &Stack| plan_with(desired, with_header).finding(Resource::DataSource).cloned();
+        assert!(matches!(finding(&own), Some(Finding::Differs(_))));
+        assert_eq!(finding(&external), Some(Finding::InSync));
+        assert_eq!(finding(&behind_proxy), Some(Finding::InSync));
+    }
+
+    #[test]
+    fn an_edited_dashboard_is_kept_unless_overwriting_is_requested() {
+        let (desired, mut seen, id) = (samples::stack(), samples::in_sync(), DashboardId::Bundled);
+        let dashboard = dashboard_of(content_of(&mut seen));
+        (dashboard.edited, dashboard.stored.id, dashboard.stored.version) = (true, Some(7), Some(3));
+        let replaces = Some(Box::new(dashboard.clone()));
+        let kept = plan::up(&desired, &seen, UpOptions::default());
+        assert!(kept.in_sync() && kept.finding(Resource::Dashboard(id)) == Some(&Finding::Edited));
+        let options = UpOptions { overwrite_dashboard: true, ..UpOptions::default() };
+        let replaced = steps(&plan::up(&desired, &seen, options));
+        assert_eq!(replaced, [Step::SaveDashboard { id, replaces }], "Grafana compares the version with its own");
+    }
+
+    #[test]
+    fn what_cannot_be_read_ends_no_plan_early() {
+        let services = PerRole { influxdb: external("i", 8086), grafana: external("g", 3000) };
+        let desired = Stack { services, organisation: Some("Team".into()), ..samples::stack() };
+        let plan = plan_with(&desired, |seen| {
+            seen.influxdb.container = ContainerState::Absent;
+            seen.grafana.container = ContainerState::Absent;
+            let organisation = OrganisationState::Unreadable(unreadable());
+            *content_of(seen) = GrafanaState { organisation, ..samples::grafana_state() };
+        });
+        assert!(plan.executable().any(|step| *step == Step::RemoveNetwork), "{plan}");
+    }
+
+    /// The origin of an object in a shared Grafana.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Origin {
+        Absent,
+        /// Created for the stack's address and database.
+        Own,
+        /// Created for another one.
+        Other,
+        /// Created by a version that did not store the target.
+        Unnoted,
+        /// Created for another one and then edited.
+        EditedOther,
+        /// Grafana fails to return it.
+        Unreadable,
+    }
+
+    impl Origin {
+        const ALL: [Self; 6] =
+            [Self::Absent, Self::Own, Self::Other, Self::Unnoted, Self::EditedOther, Self::Unreadable];
+
+        fn made_for(self, desired: &Stack, another: &MadeFor) -> Option<MadeFor> {
+            match self {
+                Self::Own => Some(desired.data_source.made_for()),
+                Self::Other | Self::EditedOther => Some(another.clone()),
+                Self::Absent | Self::Unnoted | Self::Unreadable => None,
+            }
+        }
+    }
+
+    /// Other databases: at another address, and at the same address on the loopback of another machine.
+    fn others(desired: &Stack) -> [MadeFor; 3] {
+        let elsewhere = MadeFor { url: "http://other:8086".into(), database: "other".into(), machine: None };
+        let there = Some("another".to_string());
+        let same_address = MadeFor { machine: there.clone(), ..desired.data_source.made_for() };
+        [MadeFor { machine: there, ..elsewhere.clone() }, elsewhere, same_address]
+    }
+
+    /// A Grafana whose data source, dashboard and alert rules have these origins.
+    fn shared(desired: &Stack, another: &MadeFor, [source, dashboard, rules]: [Origin; 3]) -> GrafanaState {
+        let mut fields = desired.data_source.fields();
+        if matches!(source, Origin::Other | Origin::EditedOther) {
+            fields.insert("url".into(), another.url.clone());
+            fields.insert("database".into(), another.database.clone());
+        }
+        let rule = |rule| match rules {
+            Origin::Absent | Origin::Unreadable => ActualRule::Missing,
+            origin => ActualRule::Present {
+                edited: origin == Origin::EditedOther,
+                provisioned: false,
+                fields: samples::alert_settings("new").fields(rule, DesiredDashboard::DEFAULT_OBJECTIVE),
+                made_for: origin.made_for(desired, another),
+            },
+        };
+        GrafanaState {
+            data_source: match source {
+                Origin::Absent => DataSourceState::Missing,
+                Origin::Unreadable => DataSourceState::Unreadable(unreadable()),
+                // If the mark does not name the target, the stored fields do.
+                origin => {
+                    let made_for = origin.made_for(desired, another).unwrap_or_else(|| desired.data_source.made_for());
+                    DataSourceState::Ours { fields, made_for, provisioned: false }
+                }
+            },
+            dashboard: match dashboard {
+                Origin::Absent => DashboardState::Missing,
+                Origin::Unreadable => DashboardState::Unreadable(unreadable()),
+                origin => DashboardState::Present(ActualDashboard {
+                    edited: origin == Origin::EditedOther,
+                    made_for: origin.made_for(desired, another),
+                    ..samples::actual_dashboard("new")
+                }),
+            },
+            alerts: match rules {
+                Origin::Unreadable => AlertRulesState::Unreadable(unreadable()),
+                _ => AlertRulesState::Seen(ActualAlerts {
+                    latency: rule(AlertRule::Latency),
+                    silence: rule(AlertRule::Silence),
+                }),
+            },
+            query: Query::Ok,
+            ..samples::grafana_state()
+        }
+    }
+
+    type IsStep = fn(&Step) -> bool;
+
+    fn has_step(plan: &Plan, step_is: IsStep) -> bool {
+        steps(plan).iter().any(step_is)
+    }
+
+    #[test]
+    fn objects_created_for_another_database_change_only_with_the_users_confirmation() {
+        let own = Stack { alerts: Alerts::On(samples::alert_settings("new")), ..samples::stack() };
+        let mut external = own.clone();
+        external.services.grafana = samples::external("g", 3000);
+        external.data_source.machine = Some("this".into());
+        let off = Stack { alerts: Alerts::Off, ..external.clone() };
+        let all = || Origin::ALL.into_iter();
+        let origins = || all().flat_map(|a| all().flat_map(move |b| all().map(move |c| [a, b, c])));
+        for (another, origins) in others(&external).iter().flat_map(|one| origins().map(move |all| (one, all))) {
+            let [source, dashboard, rules] = origins;
+            let seen = |desired: &Stack| {
+                let mut seen = samples::in_sync();
+                *content_of(&mut seen) = shared(desired, another, origins);
+                seen
+            };
+            let has_other = origins.contains(&Origin::Other) || source == Origin::EditedOther;
+            for overwrite_dashboard in [false, true] {
+                let options = UpOptions { overwrite_dashboard, ..UpOptions::default() };
+                let touches_edited = overwrite_dashboard && [dashboard, rules].contains(&Origin::EditedOther);
+                let plan = plan::up(&external, &seen(&external), options);
+                let conflict = plan.blocker().is_some_and(|(_, blocker)| blocker.kind == BlockReason::Conflict);
+                assert_eq!(conflict, has_other || touches_edited, "{origins:?} {overwrite_dashboard}: {plan:?}");
+                // A conflict never suggests that `up` resolves it, and names both targets.
+                for item in &plan.items {
+                    let Finding::Blocked(blocker) = &item.finding else { continue };
+                    let names = |text: &str| blocker.why.contains(text);
+                    let both = names(&another.url) && (names("http://influxdb:8086") || names("another machine"));
+                    assert!(both && blocker.hint.contains("--move-data-source"), "{blocker:?}");
+                    // A command for the address of another machine would take its objects over.
+                    let commands = ["up --data-source-url", "up --database"];
+                    let takes_over = commands.iter().any(|command| blocker.hint.contains(command));
+                    assert!(!takes_over || another.machine.is_none(), "{blocker:?}");
+                    assert!(item.steps.is_empty());
+                }
+                let moved = plan::up(&external, &seen(&external), UpOptions { move_data_source: true, ..options });
+                assert_eq!(moved.blocker(), None, "{origins:?}: {moved:?}");
+                // In the instance's own container, the settings decide.
+                let plan = plan::up(&own, &seen(&own), options);
+                assert_eq!(plan.blocker(), None, "{origins:?}: {plan:?}");
+                // An unreadable object is never written and never in sync.
+                for plan in [&plan, &moved] {
+                    use Resource::{Alerts, Dashboard, DataSource};
+                    let is_unreadable = origins.contains(&Origin::Unreadable);
+                    assert_eq!(plan.unreadable().is_some(), is_unreadable, "{origins:?}: {plan:?}");
+                    assert!(!(is_unreadable && plan.in_sync()), "{origins:?}: {plan:?}");
+                    let writes: IsStep = |step| matches!(step.resource(), Dashboard(_) | DataSource | Alerts);
+                    assert!(source != Origin::Unreadable || !has_step(plan, writes), "{origins:?}: {plan:?}");
+                }
+            }
+            if rules == Origin::Other {
+                let plan = plan::up(&off, &seen(&off), UpOptions::default());
+                assert!(!has_step(&plan, |step| matches!(step, Step::DeleteAlertRules(_))), "{origins:?}: {plan:?}");
+            }
+            // Removed objects were all created for the stack's own database and not edited.
+            let down = plan::deregister(&off, &seen(&off)).unwrap();
+            assert_eq!(down.blocker().is_some(), has_other, "{origins:?}: {down:?}");
+            let removes: [(Origin, IsStep); 3] = [
+                (source, |step| matches!(step, Step::DeleteDataSource { .. })),
+                (dashboard, |step| matches!(step, Step::DeleteDashboard { .. })),
+                (rules, |step| matches!(step, Step::DeleteAlertRules(_))),
+            ];
+            for (origin, step_is) in removes {
+                let goes = matches!(origin, Origin::Own | Origin::Unnoted);
+                assert_eq!(has_step(&down, step_is), goes, "{origins:?}: {down:?}");
+            }
+        }
+    }
+}

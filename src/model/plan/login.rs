@@ -323,3 +323,42 @@ pub(super) fn new_source(
         _ => PasswordSource::Default,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::login::LoginState;
+    use crate::model::volume_content::VolumeContent;
+    use crate::samples::{self, container_of, plan_with, steps};
+
+    #[test]
+    fn no_account_with_the_default_password_is_published() {
+        // A running private Grafana, to be published off loopback, to which boss signs in.
+        let private_plan = |has_default_password, default_login| {
+            let mut desired = samples::stack_off_loopback();
+            desired.login.user = "boss".into();
+            plan_with(&desired, |seen| {
+                let actual = container_of(seen, Role::Grafana);
+                actual.config.as_mut().unwrap().publish.set_port(0);
+                actual.published = Some(([127, 0, 0, 1], 32_000).into());
+                seen.grafana.content = Some(VolumeContent::default());
+                let (accepted, account) = (Some(Credential::Default), SignedInAccount::Other);
+                let found = LoginState { accepted, account, default_login, ..LoginState::default() };
+                seen.grafana.login = LoginState { has_default_password, ..found };
+            })
+        };
+        // The account boss was created instead of admin, so admin/admin is rejected.
+        let boss = private_plan(true, DefaultLogin::Rejected);
+        let (_, blocker) = boss.blocker().expect("anyone can sign in as boss");
+        assert!(blocker.kind == BlockReason::Settings && blocker.why.contains("account boss"), "{blocker:?}");
+        let own = private_plan(false, DefaultLogin::Rejected);
+        let creates = steps(&own).iter().any(|step| matches!(step, Step::CreateContainer(_)));
+        assert!(own.blocker().is_none() && creates, "{own:?}");
+        for (default_login, kind) in
+            [(DefaultLogin::Accepted, BlockReason::Settings), (DefaultLogin::Unverifiable, BlockReason::Unverifiable)]
+        {
+            let plan = private_plan(false, default_login);
+            assert_eq!(plan.blocker().map(|(_, blocker)| blocker.kind), Some(kind), "{plan:?}");
+        }
+    }
+}

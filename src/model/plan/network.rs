@@ -40,3 +40,26 @@ pub(super) fn unneeded_network(stack: &Stack, seen: &Observed, reason: &'static 
     };
     Item::new(Resource::Network, Finding::Kept(kept), vec![])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::role::PerRole;
+    use crate::samples::{self, external, plan_with, steps};
+
+    #[test]
+    fn without_containers_the_network_is_removed_unless_others_use_it() {
+        let services = PerRole { influxdb: external("db", 8086), grafana: external("g", 3000) };
+        let desired = Stack { services, ..samples::stack() };
+        let unused = steps(&plan_with(&desired, |_| {}));
+        assert!(unused.contains(&Step::RemoveNetwork), "{unused:?}");
+        let used = plan_with(&desired, |seen| seen.network_users = vec!["a".into(), "b".into()]);
+        assert!(!steps(&used).contains(&Step::RemoveNetwork), "{used:?}");
+        let kept = used.kept().next().unwrap();
+        assert_eq!(kept.why, "network x is kept: the containers a and b are still attached to it");
+        assert_eq!(
+            kept.hint,
+            "`docker network disconnect x a && docker network disconnect x b && docker network rm x` removes it"
+        );
+    }
+}

@@ -203,3 +203,55 @@ pub(super) fn private(spec: &DesiredContainer) -> ContainerConfig {
     let publish = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
     ContainerConfig { publish, password: PasswordSource::Default, ..spec.config.clone() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::login::Credential;
+    use crate::model::observed::{ContainerState, ServerResponse};
+    use crate::model::plan::BlockReason;
+    use crate::model::stack::Stack;
+    use crate::samples::{self, container_of, plan_with, steps};
+
+    #[test]
+    fn without_the_engines_loopback_nothing_unverified_is_published() {
+        let engine = EngineLocation::Elsewhere("far".into());
+        let mut desired = Stack { engine, ..samples::stack_off_loopback() };
+        // A container that is not started is used to see whether the volume contains data.
+        let plan = plan_with(&desired, |seen| seen.grafana.container = ContainerState::Absent);
+        let is_private = |step: &Step| matches!(step, Step::CreateContainer(new) if new.usage == ContainerUse::Login);
+        assert!(plan.executable().any(is_private), "{plan:?}");
+        assert!(!plan.executable().any(|step| *step == Step::StartContainer(Role::Grafana)), "{plan:?}");
+        let made = |has_data: bool| {
+            plan_with(&desired, |seen| {
+                let actual = container_of(seen, Role::Grafana);
+                (actual.run, actual.has_data) = (RunState::Created, Some(has_data));
+                seen.grafana.response = ServerResponse::Unasked;
+            })
+        };
+        assert_eq!(made(true).blocker().map(|(_, blocker)| blocker.kind), Some(BlockReason::Unverifiable));
+        let empty = made(false);
+        assert!(empty.blocker().is_none(), "{empty:?}");
+        assert!(steps(&empty).contains(&Step::WriteFirstPassword(Credential::Generated)), "{empty:?}");
+        // A stopped container that was verified when it was created is started unchanged, and the login
+        // is tried on it.
+        (desired.login.is_untried, desired.login.supplies_password) = (true, true);
+        let stopped = plan_with(&desired, |seen| {
+            let actual = container_of(seen, Role::Grafana);
+            actual.run = RunState::Exited(0);
+            actual.config = Some(desired.container(Role::Grafana).unwrap().config.clone());
+            seen.grafana.response = ServerResponse::Unasked;
+        });
+        let order = steps(&stopped);
+        let at = |step| order.iter().position(|one| *one == step);
+        assert!(at(Step::StartContainer(Role::Grafana)) < at(Step::TryLogin(Credential::Supplied)), "{stopped:?}");
+        assert!(at(Step::TryLogin(Credential::Supplied)).is_some() && stopped.blocker().is_none(), "{stopped:?}");
+        (desired.login.is_untried, desired.login.supplies_password) = (false, false);
+        // On a new volume, there is nothing to verify.
+        let plan = plan_with(&desired, |seen| {
+            seen.grafana.container = ContainerState::Absent;
+            seen.grafana.volume = VolumeState::Absent;
+        });
+        assert!(plan.blocker().is_none(), "{plan:?}");
+    }
+}

@@ -115,3 +115,27 @@ fn unrecorded_version(context: &ServerContext<'_>) -> Option<Step> {
     let is_unrecorded = runs != last.recorded || (is_tried && !last.is_recorded(image));
     runs.filter(|_| is_unrecorded).map(|version| Step::WriteVersion { version, image: image.clone() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::observed::VolumeState;
+    use crate::model::version::Version;
+    use crate::model::volume_content::{RanVersion, VolumeContent, VolumeFiles};
+    use crate::samples::{self, plan_with};
+
+    #[test]
+    fn a_server_that_is_older_than_its_database_is_a_failed_server() {
+        // The label names the running version: a later upgrade is recorded in the file only.
+        for label in [2, 1] {
+            let plan = plan_with(&samples::stack(), |seen| {
+                let ran = Some(RanVersion { version: Version(1, 3), image: None, container: None });
+                let files = VolumeFiles { ran, ..VolumeFiles::default() };
+                seen.grafana.content = Some(VolumeContent { files, copy: None });
+                seen.grafana.volume = VolumeState::Ours { user: None, version: Some(Version(1, label)), image: None };
+            });
+            let (_, blocker) = plan.blocker().unwrap();
+            assert_eq!(blocker.kind, BlockReason::Server, "the rollback depends on it: {blocker:?}");
+        }
+    }
+}

@@ -178,3 +178,88 @@ fn external(
         ServerResponse::NotTheContainer => Err(not_the_container(stack, role, url)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::observed::Observed;
+    use crate::model::plan;
+    use crate::model::role::PerRole;
+    use crate::samples::{self, external, plan_with, steps};
+
+    #[test]
+    fn a_container_is_removed_once_its_external_replacement_has_answered() {
+        let mut desired = samples::stack();
+        desired.services.influxdb = external("db", 8086);
+        let answering = plan_with(&desired, |_| {});
+        assert_eq!(steps(&answering), [Step::RemoveContainer(Role::Influxdb)]);
+        let silent = plan_with(&desired, |seen| seen.influxdb.response = ServerResponse::Silent("down".into()));
+        assert!(silent.blocker().is_some() && !steps(&silent).contains(&Step::RemoveContainer(Role::Influxdb)));
+        desired.services.grafana = external("g", 3000);
+        let both = steps(&plan_with(&desired, |_| {}));
+        assert!(both.contains(&Step::RemoveContainer(Role::Grafana)), "{both:?}");
+    }
+
+    #[test]
+    fn a_managed_container_is_not_an_external_server_and_nothing_is_changed() {
+        let services = PerRole { influxdb: external("db", 8086), grafana: external("g", 3000) };
+        let desired = Stack { services, ..samples::stack() };
+        let influxdb = [
+            samples::in_sync().influxdb.response,
+            ServerResponse::Unasked,
+            ServerResponse::Starting("soon".into()),
+            ServerResponse::Silent("down".into()),
+            ServerResponse::Refusing("no".into()),
+        ];
+        let worlds = influxdb.into_iter().map(|response| {
+            let mut seen = samples::in_sync();
+            if !matches!(response, ServerResponse::Answering(_)) {
+                seen.grafana.response = ServerResponse::Unasked;
+            }
+            seen.influxdb.response = response;
+            seen
+        });
+        for seen in worlds {
+            for role in Role::ALL {
+                for (is_own, runs) in [(true, true), (false, true), (true, false), (false, false)] {
+                    managed_behind(&desired, seen.clone(), role, is_own, runs);
+                }
+            }
+        }
+    }
+
+    /// Checks the plans if the role's URL leads to a container of this or another instance.
+    fn managed_behind(desired: &Stack, mut seen: Observed, role: Role, is_own: bool, runs: bool) {
+        let (instance, container) = (if is_own { "x" } else { "y" }.to_string(), "c".to_string());
+        let is_silent = matches!(seen.server(role).response, ServerResponse::Silent(_));
+        seen.server_mut(role).managed_behind = Some(ManagedServer { container, instance, is_own, runs });
+        let plan = plan::up(desired, &seen, UpOptions::default());
+        let expected = match (is_own, runs) {
+            (_, true) => true,
+            // Another server may have the address of a stopped container.
+            (true, false) => is_silent,
+            (false, false) => false,
+        };
+        let is_refused = matches!(
+            plan.finding(Resource::Server(role)),
+            Some(Finding::Blocked(blocker)) if blocker.kind == BlockReason::Settings
+        );
+        assert_eq!(is_refused, expected, "{role} {is_own} {runs}: {plan:?}");
+        for volumes in [false, true] {
+            let down = plan::down(desired, &seen, volumes);
+            assert_eq!(down.blocker().is_some(), is_own && runs, "{role} {is_own} {runs}: {down:?}");
+        }
+    }
+
+    #[test]
+    fn a_start_that_did_not_happen_is_withdrawn_with_its_container() {
+        let both = [Step::ClearIntendedVersion, Step::RemoveContainer(Role::Grafana)];
+        let mut desired = samples::stack();
+        let mut seen = samples::in_sync();
+        samples::announce_start(&mut seen);
+        assert!(steps(&plan::down(&desired, &seen, false)).starts_with(&both));
+        desired.services.grafana = external("g", 3000);
+        let replaced = plan_with(&desired, samples::announce_start);
+        assert!(steps(&replaced).windows(2).any(|pair| pair == both), "{replaced:?}");
+    }
+}

@@ -84,10 +84,16 @@ fn texts(values: &BTreeMap<String, Remembered>) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::container_config::PasswordSource;
+    use crate::model::login::Credential;
     use crate::model::lost_settings::Lost;
+    use crate::model::observed::{RunState, ServerResponse};
+    use crate::model::plan::Phase;
     use crate::model::retention::Retention;
-    use crate::model::stack::Settings;
-    use crate::samples;
+    use crate::model::role::Role;
+    use crate::model::stack::{Login, Settings};
+    use crate::model::volume_content::VolumeContent;
+    use crate::samples::{self, config_of, container_of, plan_with, steps};
 
     fn values(all: &[(&str, &str)]) -> BTreeMap<String, Remembered> {
         let remembered = |value: &str| Remembered { value: value.into(), from_file: false };
@@ -160,5 +166,44 @@ mod tests {
                        --pull ''`";
         assert_eq!(invalid.hint, command);
         assert_eq!(blocker(Loss::Gone, vec![]), None);
+    }
+
+    #[test]
+    fn lost_settings_must_be_supplied_if_they_cannot_be_derived() {
+        let values = values(&[("database", "d")]);
+        let plan = |unknown| {
+            let lost = Some(Lost { cause: Loss::Gone, unknown });
+            let desired = Settings { values: values.clone(), lost };
+            let desired = Stack { settings: Some(desired), ..samples::stack() };
+            plan_with(&desired, |seen| seen.settings = StoredSettings::default())
+        };
+        let (option, value_name) = ("database", "NAME");
+        let database = UnknownSetting { option, value_name, is_server: false, is_flag: false, stored: None };
+        let unknown = plan(vec![database]);
+        let (resource, blocker) = unknown.blocker().unwrap();
+        assert_eq!((resource, blocker.kind), (Resource::Settings, BlockReason::Settings));
+        assert!(blocker.hint.contains("up --database NAME"), "{}", blocker.hint);
+        let derived = plan(vec![]);
+        assert_eq!(steps(&derived), [Step::SaveSettings { values: values.clone(), keeps_retention: false }]);
+    }
+
+    #[test]
+    fn settings_are_saved_after_preparations_and_before_container_changes() {
+        let login = Login { supplies_password: true, is_untried: true, ..samples::stack().login };
+        let mut desired = Stack { login, ..samples::stack() };
+        config_of(&mut desired, Role::Grafana).password = PasswordSource::File;
+        let plan = plan_with(&desired, |seen| {
+            let registry = Remembered { value: "r".into(), from_file: true };
+            seen.settings.values = Some([("registry".into(), registry)].into());
+            container_of(seen, Role::Grafana).run = RunState::Exited(0);
+            seen.grafana.response = ServerResponse::Unasked;
+            seen.grafana.content = Some(VolumeContent::default());
+        });
+        assert_eq!(plan.until(), Phase::Trial, "the answer decides the next plan");
+        let order = steps(&plan);
+        let at = |step| order.iter().position(|one| *one == step).unwrap();
+        let saved = at(Step::SaveSettings { values: BTreeMap::new(), keeps_retention: false });
+        assert!(at(Step::TryLogin(Credential::Supplied)) < saved, "{order:?}");
+        assert!(saved < at(Step::RemoveContainer(Role::Grafana)), "{order:?}");
     }
 }

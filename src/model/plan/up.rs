@@ -157,3 +157,101 @@ fn retention(stack: &Stack, stored: Option<&InfluxdbState>) -> Option<Item> {
     let step = Step::SetRetention { database: stack.database.clone(), from: actual, to: desired };
     Some(Item::new(Resource::Retention, Finding::Differs(vec![difference]), vec![step]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::container_config::PasswordSource;
+    use crate::model::image::ImageRef;
+    use crate::model::observed::{ContainerState, GrafanaState, OrganisationState, ServerResponse};
+    use crate::model::stack::Login;
+    use crate::model::upgrade::NamedImage;
+    use crate::model::volume_content::VolumeContent;
+    use crate::samples::{self, config_of, container_of, content_of, plan_with, steps};
+
+    const START: Step = Step::StartContainer(Role::Grafana);
+
+    #[test]
+    fn an_instance_in_sync_is_not_changed() {
+        let plan = plan_with(&samples::stack(), |_| {});
+        assert!(plan.in_sync(), "{plan}");
+    }
+
+    #[test]
+    fn roles_that_swap_ports_release_both_before_either_uses_one() {
+        let mut desired = samples::stack();
+        config_of(&mut desired, Role::Influxdb).publish.set_port(3000);
+        config_of(&mut desired, Role::Grafana).publish.set_port(8086);
+        let plan = plan_with(&desired, |seen| {
+            seen.influxdb.port_holder = Some(PortHolder::OtherRole(Role::Grafana));
+            seen.grafana.port_holder = Some(PortHolder::OtherRole(Role::Influxdb));
+            seen.grafana.content = Some(VolumeContent::default());
+        });
+        assert!(plan.blocker().is_none(), "{plan:?}");
+        let at = |one: Step| plan.executable().position(|step| *step == one).unwrap();
+        for role in Role::ALL {
+            let released = plan.lane(Phase::Release, role).map(|(step, _)| step.clone());
+            assert_eq!(released.collect::<Vec<_>>(), [Step::RemoveContainer(role)], "{plan:?}");
+            for other in Role::ALL {
+                assert!(at(Step::RemoveContainer(role)) < at(Step::StartContainer(other)), "{plan:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn options_survive_a_plan_that_prepares_the_next_one() {
+        let login = Login { supplies_password: true, is_untried: true, ..samples::stack().login };
+        let mut desired = Stack { login, ..samples::stack() };
+        let config = config_of(&mut desired, Role::Grafana);
+        config.publish.set_port(4000);
+        config.password = PasswordSource::File;
+        let options = UpOptions { pull: true, overwrite_dashboard: true, reset_password: true, ..UpOptions::default() };
+        let mut seen = samples::in_sync();
+        container_of(&mut seen, Role::Grafana).run = RunState::Paused;
+        seen.grafana.response = ServerResponse::Silent("starting".into());
+        let paused = up(&desired, &seen, options);
+        assert!(paused.executable().any(|step| *step == Step::PullImage(Role::Grafana)), "{paused:?}");
+        let next = options.after(&paused);
+        assert!(!next.pull && next.overwrite_dashboard && next.reset_password, "{next:?}");
+    }
+
+    #[test]
+    fn only_a_container_that_was_created_and_not_started_is_withdrawn() {
+        let mut seen = samples::in_sync();
+        samples::announce_start(&mut seen);
+        let create = plan_with(&samples::stack(), |seen| seen.grafana.container = ContainerState::Absent);
+        let created: Vec<Step> = steps(&create).into_iter().take_while(|step| *step != START).collect();
+        let both = [Step::ClearIntendedVersion, Step::RemoveContainer(Role::Grafana)];
+        assert_eq!(steps(&withdraw(&seen, created.iter()).unwrap()), both);
+        let started = [created, vec![START]].concat();
+        assert!(withdraw(&seen, started.iter()).is_none() && withdraw(&seen, [].iter()).is_none());
+    }
+
+    #[test]
+    fn only_a_start_that_failed_before_grafana_ran_withdraws_its_announcement() {
+        let withdrawn = |step: &Step, cause| withdraw_announcement(Some(step), cause).map(|plan| steps(&plan));
+        assert_eq!(withdrawn(&START, FailureCause::Unpublished), Some(vec![Step::ClearIntendedVersion]));
+        assert_eq!(withdrawn(&START, FailureCause::NotReady), None);
+        assert_eq!(withdrawn(&Step::StartContainer(Role::Influxdb), FailureCause::Unpublished), None);
+        assert_eq!(withdrawn(&Step::AwaitAnswer(Role::Grafana), FailureCause::Unpublished), None);
+    }
+
+    #[test]
+    fn a_new_image_is_not_judged_while_the_organisation_is_unreadable() {
+        let image = |name: &str, id: &str| NamedImage { name: ImageRef::parse(name).unwrap(), id: Some(id.into()) };
+        let (from, to) = (image("grafana/grafana:1.2.0", "2"), image("grafana/grafana:1.3.0", "3"));
+        let mut desired = Stack { organisation: Some("Team".into()), ..samples::stack() };
+        config_of(&mut desired, Role::Grafana).image = to.name.clone();
+        let proves = |organisation: OrganisationState| {
+            let plan = plan_with(&desired, |seen| {
+                container_of(seen, Role::Grafana).config.as_mut().unwrap().image = to.name.clone();
+                let (id, from, to) = ("2".into(), from.clone(), to.clone());
+                seen.settings.upgrade = Some(Upgrade { id, from, to, state: UpgradeState::Unproven });
+                *content_of(seen) = GrafanaState { organisation, ..samples::grafana_state() };
+            });
+            plan.steps().any(|(step, _)| matches!(step, Step::ProveDashboard { .. } | Step::DeleteDatabaseCopy))
+        };
+        assert!(!proves(OrganisationState::Unreadable(samples::unreadable())));
+        assert!(proves(OrganisationState::Present));
+    }
+}

@@ -91,3 +91,148 @@ pub(super) fn older(context: &ServerContext<'_>) -> Option<Blocker> {
     let newer = context.last.newer_than(image)?;
     Some(migrated(context.spec, &format!("image {image}"), newer))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::image::ImageRef;
+    use crate::model::observed::{
+        ContainerState, Image, Observed, OurContainer, RunState, ServerResponse, VolumeState,
+    };
+    use crate::model::plan::Phase;
+    use crate::model::stack::Stack;
+    use crate::model::version::Version;
+    use crate::model::volume_content::{RanVersion, VolumeContent, VolumeFiles};
+    use crate::samples::{self, config_of, container_of, plan_with, steps};
+
+    fn image(name: &str) -> ImageRef {
+        ImageRef::parse(name).unwrap()
+    }
+
+    fn stack(name: &str) -> Stack {
+        let mut stack = samples::stack();
+        config_of(&mut stack, Role::Grafana).image = image(name);
+        stack
+    }
+
+    #[test]
+    fn an_older_grafana_never_starts_on_the_volume_of_a_newer_one() {
+        let desired = stack("grafana/grafana:1.1");
+        // The volume's label, the running version, and the image of the existing container each show the version.
+        let made_before = plan_with(&desired, |_| {});
+        assert!(made_before.blocker().is_some(), "{made_before:?}");
+        let after_down = plan_with(&desired, |seen| seen.grafana.container = ContainerState::Absent);
+        assert!(after_down.blocker().is_some(), "{after_down:?}");
+        let running = plan_with(&desired, |seen| {
+            seen.grafana.volume = VolumeState::Ours { user: None, version: None, image: None };
+            seen.grafana.version = Some("1.2.3".into());
+        });
+        assert!(running.blocker().is_some(), "{running:?}");
+        // If none of them does, the volume's files do; without them, the container is removed to read the volume.
+        let unknown = |content: Option<VolumeContent>| {
+            plan_with(&desired, |seen| {
+                seen.grafana.version = None;
+                seen.grafana.volume = VolumeState::Ours { user: None, version: None, image: None };
+                container_of(seen, Role::Grafana).config = None;
+                seen.grafana.image = Some(Image { id: "another".into(), user: String::new() });
+                seen.grafana.content = content;
+            })
+        };
+        let ran = RanVersion { version: Version(1, 2), image: None, container: None };
+        let files = VolumeFiles { ran: Some(ran), ..VolumeFiles::default() };
+        assert!(unknown(Some(VolumeContent { files, copy: None })).blocker().is_some());
+        let unread = unknown(None);
+        assert_eq!(unread.until(), Phase::Trial, "{unread:?}");
+        assert!(unread.executable().any(|step| *step == Step::RemoveContainer(Role::Grafana)), "{unread:?}");
+    }
+
+    /// Whether a plan is blocked for a stack with this image and a container created from another one.
+    fn blocked_on(name: &str, made_from: &str, change: impl FnOnce(&mut Observed)) -> bool {
+        let plan = plan_with(&stack(name), |seen| {
+            seen.grafana.volume = VolumeState::Ours { user: None, version: None, image: Some(made_from.into()) };
+            seen.grafana.image = Some(Image { id: "another".into(), user: String::new() });
+            container_of(seen, Role::Grafana).config.as_mut().unwrap().image = image(made_from);
+            change(seen);
+        });
+        plan.blocker().is_some()
+    }
+
+    #[test]
+    fn a_tag_names_a_version_only_for_official_images_and_only_if_the_server_does_not() {
+        let stopped = |seen: &mut Observed| {
+            seen.grafana.version = None;
+            seen.grafana.response = ServerResponse::Unasked;
+            container_of(seen, Role::Grafana).run = RunState::Exited(0);
+        };
+        let running = |version: &'static str| move |seen: &mut Observed| seen.grafana.version = Some(version.into());
+        // Tags of users' own images follow no rule.
+        assert!(!blocked_on("corp/grafana:1.1", "corp/grafana:1.0", running("12.4.10")));
+        assert!(!blocked_on("corp/grafana:1.0", "corp/grafana:1.1", stopped));
+        assert!(!blocked_on("grafana/grafana:12.4.10", "corp/grafana:2025.11", running("12.4.10")));
+        assert!(!blocked_on("grafana/grafana:12.4.10", "corp/grafana:2025.11", stopped));
+        assert!(!blocked_on("corp/grafana:1.0", "grafana/grafana:12.4.10", stopped));
+        // The version reported by the server counts for every image.
+        assert!(blocked_on("grafana/grafana:12.4.10", "corp/grafana:1.0", running("13.2.3")));
+        // A tag that the server contradicts does not count.
+        assert!(!blocked_on("grafana/grafana:12.4.10", "grafana/grafana:99.0.0", running("12.4.3")));
+        let own = ["m.example/team/grafana/grafana:1.1", "m.example/team/grafana/grafana:1.0"];
+        assert!(!blocked_on(own[0], own[1], running("12.4.10")), "the server contradicts this repository's tags");
+        // Official images in a mirror count as official.
+        assert!(blocked_on("grafana/grafana:12.4.10", "m.example/hub/grafana/grafana:13.2.3", stopped));
+        assert!(blocked_on("m.example/hub/grafana/grafana:12.4.10", "grafana/grafana:13.2.3", stopped));
+    }
+
+    #[test]
+    fn another_image_is_recorded_before_it_starts_and_after_its_answer() {
+        let desired = stack("grafana/grafana:1.3");
+        let plan = steps(&plan_with(&desired, |seen| {
+            seen.grafana.image = Some(Image { id: "another".into(), user: String::new() });
+        }));
+        let at = |step: Step| -> Vec<usize> {
+            plan.iter().enumerate().filter(|(_, one)| **one == step).map(|(index, _)| index).collect()
+        };
+        let image = image("grafana/grafana:1.3");
+        let recorded = at(Step::WriteIntendedVersion { version: Version(1, 3), image: image.clone() });
+        let started = at(Step::StartContainer(Role::Grafana));
+        assert_eq!((recorded.len(), started.len()), (1, 1), "{plan:?}");
+        assert!(recorded[0] < started[0], "{plan:?}");
+        let answers = steps(&plan_with(&desired, |seen| {
+            seen.grafana.image = Some(Image { id: "another".into(), user: String::new() });
+            seen.grafana.version = Some("1.3.0".into());
+            let actual = container_of(seen, Role::Grafana);
+            (actual.config.as_mut().unwrap().image, actual.image_id) = (image.clone(), "another".into());
+            seen.grafana.content = Some(VolumeContent::default());
+        }));
+        assert_eq!(answers, [Step::WriteVersion { version: Version(1, 3), image }]);
+    }
+
+    #[test]
+    fn a_start_that_may_have_happened_is_recorded_before_another_is_announced() {
+        let [old, new] = ["grafana/grafana:1.2.0", "grafana/grafana:1.3.0"];
+        let ran = |version, container: &str| RanVersion {
+            version: Version(1, version),
+            image: Some(format!("grafana/grafana:1.{version}.0")),
+            container: Some(container.into()),
+        };
+        let start = |announced: &dyn Fn(&OurContainer) -> RanVersion| -> Vec<Step> {
+            let plan = plan_with(&stack(new), |seen| {
+                let actual = container_of(seen, Role::Grafana);
+                actual.run = RunState::Created;
+                actual.config.as_mut().unwrap().image = image(new);
+                let intended = Some(announced(actual));
+                let files = VolumeFiles { ran: Some(ran(1, "gone")), intended, ..VolumeFiles::default() };
+                seen.grafana.content = Some(VolumeContent { files, copy: None });
+            });
+            let writes = |step: &Step| matches!(step, Step::WriteVersion { .. } | Step::WriteIntendedVersion { .. });
+            steps(&plan).into_iter().filter(writes).collect()
+        };
+        let announce = Step::WriteIntendedVersion { version: Version(1, 3), image: image(new) };
+        let record = Step::WriteVersion { version: Version(1, 2), image: image(old) };
+        assert_eq!(start(&|_| ran(2, "gone")), [record, announce.clone()]);
+        let waiting = start(&|actual| ran(2, &actual.id));
+        assert_eq!(waiting, std::slice::from_ref(&announce), "the waiting container was not started");
+        let untagged =
+            RanVersion { version: Version(99, 0), image: Some("grafana/grafana:latest".into()), container: None };
+        assert_eq!(start(&|_| untagged.clone()), [announce], "the tag of that image names no version");
+    }
+}
