@@ -5,14 +5,14 @@ use std::fmt;
 /// Remembered settings that cannot be used although the instance exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
-    pub cause: Loss,
+    pub(crate) cause: Loss,
     /// The settings whose values are in neither this run nor a container.
-    pub unknown: Vec<UnknownSetting>,
+    pub(crate) unknown: Vec<UnknownSetting>,
 }
 
 /// How remembered settings were lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loss {
+pub(crate) enum Loss {
     /// No copy exists.
     Gone,
     /// The copy cannot be read.
@@ -33,15 +33,15 @@ impl fmt::Display for Loss {
 
 /// A setting whose remembered value is unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownSetting {
+pub(crate) struct UnknownSetting {
     /// The option's name, without dashes.
-    pub option: &'static str,
+    pub(crate) option: &'static str,
     /// The placeholder for its value in help.
-    pub value_name: &'static str,
+    pub(crate) value_name: &'static str,
     /// Whether it is the URL of an external server.
-    pub is_server: bool,
+    pub(crate) is_server: bool,
     /// Whether it is true or false, so that its value needs `=` and cannot be empty.
-    pub is_flag: bool,
+    pub(crate) is_flag: bool,
     /// The stored value, if it is invalid.
-    pub stored: Option<String>,
+    pub(crate) stored: Option<String>,
 }

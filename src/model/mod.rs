@@ -18,7 +18,7 @@ pub(crate) mod instances;
 pub mod invocation;
 pub mod last_run;
 pub mod login;
-pub mod lost_settings;
+pub(crate) mod lost_settings;
 mod names;
 pub(crate) mod native;
 pub mod observed;

@@ -433,7 +433,7 @@ impl fmt::Display for MadeFor {
 
 impl DesiredDataSource {
     /// The field for settings made by users, such as a client certificate for a proxy in front of InfluxDB.
-    pub const OTHER_SETTINGS: &'static str = "other settings";
+    pub(crate) const OTHER_SETTINGS: &'static str = "other settings";
     /// The query language of the dashboard.
     pub(crate) const LANGUAGE: &'static str = "InfluxQL";
 

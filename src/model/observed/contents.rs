@@ -201,10 +201,10 @@ pub struct ActualDashboard {
 /// save came first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct StoredVersion {
-    pub id: Option<u64>,
-    pub version: Option<u64>,
-    pub folder_uid: Option<String>,
-    pub folder_id: Option<u64>,
+    pub(crate) id: Option<u64>,
+    pub(crate) version: Option<u64>,
+    pub(crate) folder_uid: Option<String>,
+    pub(crate) folder_id: Option<u64>,
 }
 
 /// The instance's alert rules in Grafana.

@@ -229,12 +229,12 @@ impl ObservedServer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManagedServer {
     /// Its name.
-    pub container: String,
-    pub instance: String,
+    pub(crate) container: String,
+    pub(crate) instance: String,
     /// Whether it is this instance.
-    pub is_own: bool,
+    pub(crate) is_own: bool,
     /// Whether it runs, so that nothing else can answer there.
-    pub runs: bool,
+    pub(crate) runs: bool,
 }
 
 /// The holder of a published port.
@@ -350,7 +350,7 @@ impl OurContainer {
 
     /// Whether Grafana's first password came from the file in its volume.
     #[must_use]
-    pub fn has_password_file(&self) -> bool {
+    pub(crate) fn has_password_file(&self) -> bool {
         self.password_source() == PasswordSource::File
     }
 

@@ -35,7 +35,8 @@ pub use self::rollback::{FailureCause, Rollback, roll_back};
 pub(crate) use self::rollback::{RollbackNeeds, verdict};
 pub(crate) use self::settings::unknown_settings;
 pub use self::step::{ContainerUse, NewContainer, Phase, Step};
-pub use self::up::{up, withdraw, withdraw_announcement};
+pub use self::up::up;
+pub(crate) use self::up::{withdraw, withdraw_announcement};
 use super::container_config::Difference;
 use super::observed::Unreadable;
 use super::role::Role;
@@ -57,17 +58,16 @@ pub struct UpOptions {
 /// One item per resource, in display order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    pub items: Vec<Item>,
+    pub(crate) items: Vec<Item>,
 }
 
-/// The finding about one resource and the steps for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    pub resource: Resource,
+pub(crate) struct Item {
+    pub(crate) resource: Resource,
     /// The comparison's result.
-    pub finding: Finding,
+    pub(crate) finding: Finding,
     /// The steps that bring it in sync, by phase; empty if none are needed or possible.
-    pub steps: Vec<(Phase, Step)>,
+    pub(crate) steps: Vec<(Phase, Step)>,
     /// The last phase before the next observation, which its later steps depend on.
     until: Phase,
 }
@@ -139,7 +139,7 @@ pub enum Finding {
 pub struct Blocker {
     pub kind: BlockReason,
     /// The reason, with the object's name.
-    pub why: String,
+    pub(crate) why: String,
     /// The next command to type.
     pub hint: String,
 }
@@ -148,9 +148,9 @@ pub struct Blocker {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     /// The reason, with the object's name.
-    pub why: String,
+    pub(crate) why: String,
     /// The command that removes it.
-    pub hint: String,
+    pub(crate) hint: String,
 }
 
 impl From<Blocker> for Finding {
@@ -344,16 +344,15 @@ impl Plan {
 
     /// The first item that its server failed to return, so that its needs are unknown.
     #[must_use]
-    pub fn unreadable(&self) -> Option<&Unreadable> {
+    pub(crate) fn unreadable(&self) -> Option<&Unreadable> {
         self.items.iter().find_map(|item| match &item.finding {
             Finding::Unreadable(unreadable) => Some(unreadable),
             _ => None,
         })
     }
 
-    /// The finding about `resource`, if it is in the plan.
     #[must_use]
-    pub fn finding(&self, resource: Resource) -> Option<&Finding> {
+    pub(crate) fn finding(&self, resource: Resource) -> Option<&Finding> {
         self.items.iter().find(|item| item.resource == resource).map(|item| &item.finding)
     }
 }

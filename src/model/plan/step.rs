@@ -270,9 +270,8 @@ impl Step {
         }
     }
 
-    /// The resource that the step changes.
     #[must_use]
-    pub const fn resource(&self) -> Resource {
+    pub(crate) const fn resource(&self) -> Resource {
         self.facts().0
     }
 

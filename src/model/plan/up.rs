@@ -72,7 +72,7 @@ fn finish_upgrade(upgrade: &Upgrade, edited: bool) -> Option<Item> {
 /// Removes the container that a run created only to read Grafana's volume, before the run ends with a blocker.
 /// `executed` are the steps of that run.
 #[must_use]
-pub fn withdraw<'a>(seen: &Observed, executed: impl DoubleEndedIterator<Item = &'a Step>) -> Option<Plan> {
+pub(crate) fn withdraw<'a>(seen: &Observed, executed: impl DoubleEndedIterator<Item = &'a Step>) -> Option<Plan> {
     let creates = |step: &Step| matches!(step, Step::CreateContainer(new) if new.role == Role::Grafana);
     let starts = |step: &Step| *step == Step::StartContainer(Role::Grafana);
     executed.rev().find(|step| creates(step) || starts(step)).filter(|last| creates(last))?;
@@ -84,7 +84,7 @@ pub fn withdraw<'a>(seen: &Observed, executed: impl DoubleEndedIterator<Item = &
 
 /// Withdraws the announced version of a Grafana whose start failed before it ran.
 #[must_use]
-pub fn withdraw_announcement(step: Option<&Step>, cause: FailureCause) -> Option<Plan> {
+pub(crate) fn withdraw_announcement(step: Option<&Step>, cause: FailureCause) -> Option<Plan> {
     let has_not_run = step == Some(&Step::StartContainer(Role::Grafana)) && cause == FailureCause::Unpublished;
     let finding = Finding::Requested("it was not started");
     let item = Item::new(Resource::Server(Role::Grafana), finding, vec![Step::ClearIntendedVersion]);
