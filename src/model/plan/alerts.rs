@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::grafana::{conflict, elsewhere, made_for_difference, moves, other_name, provided, provisioned, taken};
+use super::grafana::{other_name, provided, provisioned, taken};
+use super::made_for::{conflict, elsewhere, made_for_difference, moves};
 use super::{BlockReason, Blocker, Finding, Item, Resource, Step, UpOptions};
 use crate::model::alerts::{AlertRule, AlertRules, AlertSettings, Alerts, NewRule};
 use crate::model::container_config::Difference;

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::alerts::unwanted;
-use super::grafana::{
-    conflict, dashboard_name, data_source_differences, data_source_name, elsewhere, options_for, organisation, provided,
-};
+use super::grafana::{dashboard_name, data_source_differences, data_source_name, organisation, provided};
+use super::made_for::{conflict, elsewhere, options_for};
 use super::{BlockReason, Blocker, Finding, Item, Kept, Resource, Step};
 use crate::model::observed::{
     ActualDashboard, AlertRulesState, DashboardState, DataSourceState, FolderState, GrafanaState, OrganisationState,

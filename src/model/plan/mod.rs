@@ -11,6 +11,7 @@ mod deregister;
 mod down;
 mod grafana;
 mod login;
+mod made_for;
 mod network;
 mod questions;
 mod rebuild;
