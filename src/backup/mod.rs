@@ -271,7 +271,10 @@ async fn copy(
     let left = format!("{INFLUXDB_BACKUP}*");
     let find = ["find", INFLUXDB_DATA, "-maxdepth", "1", "-name", &left, "-mmin", LEFT_AFTER];
     let _ = docker.run_inside(doing, influxdb, &[&find[..], &["-exec", "rm", "-rf", "{}", "+"]].concat()).await;
-    docker.run_inside(doing, influxdb, &["influxd", "backup", "-portable", "-host", INFLUXDB_HOST, directory]).await?;
+    docker.run_inside(doing, influxdb, &["mkdir", directory]).await?;
+    // A backup that a busy engine starts only after the cleanup finds no directory, and fails.
+    let run = "cd \"$0\" && exec influxd backup -portable -host \"$1\" .";
+    docker.run_inside(doing, influxdb, &["sh", "-c", run, directory, INFLUXDB_HOST]).await?;
     if !download(docker, doing, influxdb, directory, ArchiveFolder::Influxdb, parts).await? {
         return Err(changed(doing, "another process removed the copy or its container"));
     }

@@ -109,6 +109,7 @@ pub(crate) async fn restore(
         session.apply(&plan::remove_unfinished(stack, &left), &mut connections, &mut executed).await?;
         session.apply(&plan::make_for_restore(stack, &left), &mut connections, &mut executed).await?;
         fill(session, archive, &mut connections, &mut executed).await?;
+        progress = RestoreProgress::Data;
         session.apply(&plan::finish_restore(record), &mut connections, &mut executed).await?;
         progress = RestoreProgress::Everything;
         let mut outcome = Box::pin(up(session, UpOptions::default(), confirm)).await?;
@@ -129,16 +130,18 @@ pub(crate) async fn restore(
 /// Undoes a failed restore, and adds to its error what is left.
 async fn after_failure(session: &Session, progress: RestoreProgress, mut error: Error) -> Error {
     let stack = session.stack();
+    let finished = || format!("all data is restored: `{}` finishes it", stack.command("up"));
     let left = match progress {
         RestoreProgress::Nothing => "nothing was created: run the same command again".into(),
-        RestoreProgress::Something => match undo(session).await {
+        RestoreProgress::Something | RestoreProgress::Data => match undo(session).await {
             Undone::All => "everything created was removed".into(),
-            Undone::OfAnotherRun => {
+            Undone::NoRecord if matches!(progress, RestoreProgress::Data) => finished(),
+            Undone::NoRecord | Undone::OfAnotherRun => {
                 format!("another run is working on {}: `{}` shows its state", stack.instance, stack.command("status"))
             }
             Undone::NotAll => format!("parts of it remain: `{}` removes them", stack.command("down --volumes")),
         },
-        RestoreProgress::Everything => format!("all data is restored: `{}` finishes it", stack.command("up")),
+        RestoreProgress::Everything => finished(),
     };
     if let Error::Publish { role, .. } = error {
         // Its hint needs the instance's name, which the archive may have supplied.
@@ -167,6 +170,8 @@ fn before_restore(stack: &Stack) -> Stack {
 enum RestoreProgress {
     Nothing,
     Something,
+    /// All data is restored; the end may be recorded.
+    Data,
     Everything,
 }
 
@@ -292,7 +297,9 @@ async fn send(
 enum Undone {
     All,
     NotAll,
-    /// Another run has started a restore or created an instance.
+    /// An instance exists, and no restore is recorded.
+    NoRecord,
+    /// Another run has started a restore.
     OfAnotherRun,
 }
 
@@ -305,7 +312,11 @@ async fn undo(session: &Session) -> Undone {
         let seen = session.observe(&mut connections, Depth::EngineOnly).await?;
         if seen.settings.restore != session.stack().restore {
             let is_gone = seen.settings.numbers.is_empty() && seen.influxdb.container == ContainerState::Absent;
-            return Ok(if is_gone { Undone::All } else { Undone::OfAnotherRun });
+            return Ok(match seen.settings.restore {
+                _ if is_gone => Undone::All,
+                None => Undone::NoRecord,
+                Some(_) => Undone::OfAnotherRun,
+            });
         }
         let plan = plan::down(session.stack(), &seen, true);
         session.apply(&plan, &mut connections, &mut Vec::new()).await?;

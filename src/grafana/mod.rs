@@ -212,7 +212,7 @@ impl Grafana {
         let dashboard = dashboards.pop().unwrap_or(DashboardState::Missing);
         let becomes_home = data_source == DataSourceState::Missing || dashboard == DashboardState::Missing;
         Ok(GrafanaState {
-            has_home: becomes_home && self.has_home().await,
+            has_home: becomes_home && self.has_home().await?,
             organisation,
             folder,
             data_source,
@@ -225,10 +225,14 @@ impl Grafana {
         })
     }
 
-    /// Whether the organisation is known to have a home page. No panel depends on it, so an error is not reported here.
-    async fn has_home(&self) -> bool {
+    /// Whether the organisation is known to have a home page.
+    async fn has_home(&self) -> Result<bool> {
         let read: Result<Option<Preferences>> = self.get("read the preferences", PREFERENCES).await;
-        read.ok().flatten().is_some_and(|found| found.has_home())
+        match read {
+            // No panel depends on it.
+            Err(Error::Answer { .. }) => Ok(false),
+            read => Ok(read?.is_some_and(|found| found.has_home())),
+        }
     }
 
     /// Makes the dashboard the organisation's home page. If the account may not do that, a note says so and nothing

@@ -240,7 +240,8 @@ impl Session {
     /// Deletes the copy of Grafana's database. A leftover copy only takes up space, and the next copy replaces it.
     async fn delete_database_copy(&self, container: &str) -> Result<()> {
         if let Err(why) = self.docker()?.delete_database_copy(container).await {
-            let warning = format!("the copy of Grafana's database could not be deleted: {why}");
+            let warning =
+                format!("the copy of Grafana's database could not be deleted, and the next upgrade replaces it: {why}");
             self.listener.on(Event::Warning(&warning));
         }
         Ok(())

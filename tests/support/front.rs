@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// How long an engine that is busy leaves a request unread.
@@ -23,12 +23,19 @@ struct Selected {
     words: &'static str,
     treatment: Treatment,
     received: AtomicUsize,
-    answered: AtomicUsize,
+    passed_on: AtomicBool,
+}
+
+impl Selected {
+    fn received(&self) -> usize {
+        self.received.load(Ordering::SeqCst)
+    }
 }
 
 enum Treatment {
     Answer(String),
-    Delay,
+    /// Delays the request with this number, and passes on the others.
+    Delay(usize),
 }
 
 impl Front {
@@ -43,19 +50,19 @@ impl Front {
         Self::answering(method, words, "500 Internal Server Error", &body)
     }
 
-    /// Passes such requests on with a delay, even if the client has closed the connection meanwhile.
-    pub fn delaying(method: &'static str, words: &'static str) -> Self {
-        Self::treating(method, words, Treatment::Delay)
+    /// Passes the request with this number on with a delay, even if the client has closed the connection meanwhile.
+    pub fn delaying(method: &'static str, words: &'static str, number: usize) -> Self {
+        Self::treating(method, words, Treatment::Delay(number))
     }
 
-    /// The number of delayed requests that arrived here.
-    pub fn received(&self) -> usize {
-        self.selected.received.load(Ordering::SeqCst)
+    /// Whether the delayed request has arrived here.
+    pub fn is_delaying(&self) -> bool {
+        matches!(self.selected.treatment, Treatment::Delay(number) if self.selected.received() >= number)
     }
 
-    /// Whether the engine has answered every delayed request.
-    pub fn all_answered(&self) -> bool {
-        self.selected.answered.load(Ordering::SeqCst) == self.received()
+    /// Whether the engine has answered the delayed request.
+    pub fn has_passed_on(&self) -> bool {
+        self.selected.passed_on.load(Ordering::SeqCst)
     }
 
     fn answering(method: &'static str, words: &'static str, status: &str, body: &str) -> Self {
@@ -67,8 +74,8 @@ impl Front {
     fn treating(method: &'static str, words: &'static str, treatment: Treatment) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("docker.sock")).unwrap();
-        let (received, answered) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let selected = Arc::new(Selected { method, words, treatment, received, answered });
+        let (received, passed_on) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let selected = Arc::new(Selected { method, words, treatment, received, passed_on });
         let serving = Arc::clone(&selected);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -99,13 +106,16 @@ fn serve(mut client: UnixStream, selected: &Selected) -> Option<()> {
     let rest = head.split_off(end);
     let head = String::from_utf8(head).ok()?;
     let line = head.lines().next()?;
-    let is_selected = line.starts_with(selected.method) && line.contains(selected.words);
-    if is_selected {
-        selected.received.fetch_add(1, Ordering::SeqCst);
+    let mut is_delayed = false;
+    if line.starts_with(selected.method) && line.contains(selected.words) {
+        let number = selected.received.fetch_add(1, Ordering::SeqCst) + 1;
         match &selected.treatment {
             Treatment::Answer(answer) => return client.write_all(answer.as_bytes()).ok(),
-            Treatment::Delay => std::thread::sleep(DELAY),
+            Treatment::Delay(delayed) => is_delayed = *delayed == number,
         }
+    }
+    if is_delayed {
+        std::thread::sleep(DELAY);
     }
     let is_upgrade = head.to_lowercase().contains("upgrade");
     let close = if is_upgrade { "" } else { "Connection: close\r\n" };
@@ -117,11 +127,10 @@ fn serve(mut client: UnixStream, selected: &Selected) -> Option<()> {
         let _ = std::io::copy(&mut from_client, &mut to_engine);
         let _ = to_engine.shutdown(Shutdown::Write);
     });
-    let mut answer = Vec::new();
-    if is_selected {
-        let _ = engine.read_to_end(&mut answer);
-        selected.answered.fetch_add(1, Ordering::SeqCst);
-    }
-    let _ = std::io::copy(&mut answer.as_slice().chain(engine), &mut client);
+    // The engine answers after it has carried out the request.
+    let mut first = [0];
+    let read = engine.read(&mut first).ok()?;
+    selected.passed_on.fetch_or(is_delayed, Ordering::SeqCst);
+    let _ = std::io::copy(&mut first[..read].chain(engine), &mut client);
     client.shutdown(Shutdown::Both).ok()
 }

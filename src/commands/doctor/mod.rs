@@ -198,7 +198,7 @@ impl Examination<'_> {
             if !matches!(tokio::time::timeout(CLEAN_UP_TIMEOUT, removing).await, Ok(Ok(()))) {
                 let remove = self.session.stack().invocation.docker(&format!("rm --force {}", self.helper));
                 listener.on(Event::Warning(&format!(
-                    "the container {} could not be removed; it stops by itself within two minutes, or remove it with `{remove}`",
+                    "the container {} may remain: remove it with `{remove}`; if it runs, it stops by itself within two minutes",
                     self.helper
                 )));
             }

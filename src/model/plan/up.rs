@@ -50,7 +50,11 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
         let edited = plan.finding(Resource::Dashboard(DashboardId::Bundled)) == Some(&Finding::Edited);
         // Without the right organisation, a query proves nothing.
         let is_unreadable = kept_grafana.is_some_and(grafana::holds_unreadable);
-        plan.items.extend(upgrade.filter(|_| !is_unreadable).and_then(|upgrade| finish_upgrade(upgrade, edited)));
+        // A new record replaces the observed one.
+        let is_replaced = plan.steps().any(|(step, _)| matches!(step, Step::RecordUpgrade(_)));
+        plan.items.extend(
+            upgrade.filter(|_| !is_unreadable && !is_replaced).and_then(|upgrade| finish_upgrade(upgrade, edited)),
+        );
     }
     plan
 }
@@ -236,9 +240,36 @@ mod tests {
         assert_eq!(withdrawn(&Step::AwaitAnswer(Role::Grafana), FailureCause::Unpublished), None);
     }
 
+    fn image(name: &str, id: &str) -> NamedImage {
+        NamedImage { name: ImageRef::parse(name).unwrap(), id: Some(id.into()) }
+    }
+
+    #[test]
+    fn the_copy_of_an_accepted_upgrade_is_deleted_unless_another_upgrade_replaces_its_record() {
+        let (from, to) = (image("grafana/grafana:1.2.0", "2"), image("grafana/grafana:1.3.0", "3"));
+        let accepted = Upgrade { id: "2".into(), from, to: to.clone(), state: UpgradeState::Accepted };
+        let planned = |name: &str| {
+            let mut desired = samples::stack();
+            config_of(&mut desired, Role::Grafana).image = ImageRef::parse(name).unwrap();
+            let plan = plan_with(&desired, |seen| {
+                let actual = container_of(seen, Role::Grafana);
+                (actual.config.as_mut().unwrap().image, actual.image_id) = (to.name.clone(), "3".into());
+                seen.grafana.image.as_mut().unwrap().id = "3".into();
+                seen.grafana.content = Some(VolumeContent::default());
+                seen.settings.upgrade = Some(accepted.clone());
+            });
+            steps(&plan)
+        };
+        let is_deletion = |step: &Step| matches!(step, Step::DeleteDatabaseCopy | Step::EndUpgrade(_));
+        let ends = planned("grafana/grafana:1.3.0");
+        assert!(ends.ends_with(&[Step::DeleteDatabaseCopy, Step::EndUpgrade(None)]), "{ends:?}");
+        let newer = planned("grafana/grafana:1.4.0");
+        let is_record = |step: &Step| matches!(step, Step::RecordUpgrade(new) if new.from == to);
+        assert!(newer.iter().any(is_record) && !newer.iter().any(is_deletion), "{newer:?}");
+    }
+
     #[test]
     fn a_new_image_is_not_judged_while_the_organisation_is_unreadable() {
-        let image = |name: &str, id: &str| NamedImage { name: ImageRef::parse(name).unwrap(), id: Some(id.into()) };
         let (from, to) = (image("grafana/grafana:1.2.0", "2"), image("grafana/grafana:1.3.0", "3"));
         let mut desired = Stack { organisation: Some("Team".into()), ..samples::stack() };
         config_of(&mut desired, Role::Grafana).image = to.name.clone();
