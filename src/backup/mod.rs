@@ -198,7 +198,7 @@ fn running(stack: &Stack, seen: &Observed, role: Role) -> Result<String> {
     match seen.container.ours() {
         Some(actual) if actual.run == RunState::Running && answers => Ok(actual.id.clone()),
         Some(actual) if actual.run == RunState::Running => Err(Error::Absent {
-            what: format!("{} runs but does not answer, which a backup needs", role.title()),
+            what: format!("{} runs, but clipper-metrics cannot read from it, which a backup needs", role.title()),
             hint: format!("`{}` shows the cause", stack.command("status")),
         }),
         _ => Err(Error::Absent {
@@ -271,7 +271,7 @@ async fn copy(
     let left = format!("{INFLUXDB_BACKUP}*");
     let find = ["find", INFLUXDB_DATA, "-maxdepth", "1", "-name", &left, "-mmin", LEFT_AFTER];
     let _ = docker.run_inside(doing, influxdb, &[&find[..], &["-exec", "rm", "-rf", "{}", "+"]].concat()).await;
-    docker.run_inside(doing, influxdb, &["mkdir", directory]).await?;
+    docker.run_inside(doing, influxdb, &["mkdir", "-m", "0700", directory]).await?;
     // A backup that a busy engine starts only after the cleanup finds no directory, and fails.
     let run = "cd \"$0\" && exec influxd backup -portable -host \"$1\" .";
     docker.run_inside(doing, influxdb, &["sh", "-c", run, directory, INFLUXDB_HOST]).await?;

@@ -13,7 +13,7 @@ use crate::influxdb::Influxdb;
 use crate::influxql::quoted;
 use crate::model::event::{Event, Listener};
 use crate::model::observed::ServerResponse;
-use crate::model::plan::{self, Blocker, Finding, Resource, UpOptions, not_the_container};
+use crate::model::plan::{self, Finding, Resource, UpOptions, not_the_container};
 use crate::model::reports::{Activity, DEMO_TAG, is_unreportable};
 use crate::model::results::{Cleared, Document, SchemaVersion, Seconds, Sent};
 use crate::model::retention::Retention;
@@ -307,9 +307,13 @@ async fn reachable(session: &Session) -> Result<Influxdb> {
         None => {
             let plan = plan::up(stack, &seen, UpOptions::default());
             Err(match plan.finding(Resource::Server(Role::Influxdb)) {
-                Some(Finding::Blocked(Blocker { why, hint, .. })) => {
-                    Error::Absent { what: why.clone(), hint: hint.clone() }
+                Some(Finding::Blocked(blocker)) => {
+                    Error::Blocked { resource: Resource::Server(Role::Influxdb), blocker: blocker.clone() }
                 }
+                Some(Finding::Failing(why)) => Error::Absent {
+                    what: format!("InfluxDB at {url} answers, but clipper-metrics {why}"),
+                    hint: format!("check the log with `{}`", stack.command("logs influxdb")),
+                },
                 _ => Error::Absent { what: format!("InfluxDB at {url} does not answer"), hint },
             })
         }

@@ -210,23 +210,20 @@ async fn look_without_account(session: &Session) -> Looked {
 /// The assumed state of a Grafana that does not answer.
 fn without_answer(session: &Session, seen: &Observed, servers: ExportServers) -> Result<GrafanaExport> {
     let stack = session.stack();
+    let cause = match &seen.grafana.response {
+        ServerResponse::Refusing(message) => format!("Grafana rejected the login ({message})"),
+        ServerResponse::Failing(why) => format!("clipper-metrics {why}"),
+        ServerResponse::Silent(why) | ServerResponse::Starting(why) => format!("Grafana does not answer ({why})"),
+        _ => "Grafana does not answer".to_string(),
+    };
     if let (ExportServers::Existing, Some(organisation)) = (servers, &stack.organisation) {
         return Err(Error::Absent {
-            what: format!(
-                "Grafana does not answer at {}, so the number of its organisation {organisation:?} is unknown",
-                stack.url(Role::Grafana)
-            ),
+            what: format!("the number of Grafana's organisation {organisation:?} is unknown: {cause}"),
             hint: "check that it runs, or omit --grafana-org".into(),
         });
     }
     let is_container = stack.container(Role::Grafana).is_some();
     if !is_container || matches!(seen.grafana.volume, VolumeState::Ours { .. }) {
-        let cause = match &seen.grafana.response {
-            ServerResponse::Refusing(message) => format!("Grafana rejected the login ({message})"),
-            ServerResponse::Failing(why) => format!("clipper-metrics {why}"),
-            ServerResponse::Silent(why) | ServerResponse::Starting(why) => format!("Grafana does not answer ({why})"),
-            _ => "Grafana does not answer".to_string(),
-        };
         session.listener().on(Event::Warning(&format!(
             "{cause}: dashboards are exported as clipper-metrics would import them, without edits"
         )));

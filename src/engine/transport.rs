@@ -285,7 +285,6 @@ fn client(
     bollard::Docker::connect_with_custom_transport(send, Some(address), timeout, bollard::API_DEFAULT_VERSION)
 }
 
-#[cfg(unix)]
 /// The engine expects URL-safe base64 for credentials, and ignores them in any other encoding.
 pub(super) fn url_safe_credentials(mut request: bollard::BollardRequest) -> bollard::BollardRequest {
     if let Some(value) = request.headers_mut().get_mut("x-registry-auth") {
@@ -297,6 +296,7 @@ pub(super) fn url_safe_credentials(mut request: bollard::BollardRequest) -> boll
     request
 }
 
+#[cfg(unix)]
 #[cfg(test)]
 mod tests {
     use bollard::container::LogOutput;

@@ -56,7 +56,7 @@ impl Error {
             }
             Self::Refused { .. } => "use --influxdb-user and --influxdb-password-file".into(),
             Self::Answer { status: 403, .. } => {
-                "use an administrator's account; once it has run `up`, an editor's account is enough for the \
+                "use an administrator's account; after its first `up`, an editor's account is enough for the \
                  dashboard, from Grafana 9 on"
                     .into()
             }

@@ -150,15 +150,7 @@ impl Grafana {
     /// While InfluxDB does not run, no query is sent: its host name does not resolve then, and a
     /// name server can take long to answer that.
     pub(crate) async fn observe(&self, stack: &Stack, influxdb_runs: bool) -> ServerResponse<GrafanaState> {
-        match self.state(stack, influxdb_runs).await {
-            Ok(seen) => ServerResponse::Answering(seen),
-            Err(Error::Refused { message, .. }) => ServerResponse::Refusing(message),
-            Err(Error::Answer { status: 403, why, doing, .. }) => {
-                ServerResponse::Refusing(format!("{why}: this account may not {doing}"))
-            }
-            Err(Error::Answer { doing, why, status, .. }) => ServerResponse::Failing(Unreadable { doing, status, why }),
-            Err(error) => ServerResponse::Silent(error.to_string()),
-        }
+        self.state(stack, influxdb_runs).await.map_or_else(response_to, ServerResponse::Answering)
     }
 
     async fn state(&self, stack: &Stack, influxdb_runs: bool) -> Result<GrafanaState> {
@@ -352,6 +344,18 @@ impl Grafana {
 /// A path from these segments.
 fn path(segments: &[&str]) -> String {
     segments.iter().map(|segment| format!("/{}", escaped(segment))).collect()
+}
+
+/// The state of a server that answered with this error.
+pub(crate) fn response_to<S>(error: Error) -> ServerResponse<S> {
+    match error {
+        Error::Refused { message, .. } => ServerResponse::Refusing(message),
+        Error::Answer { status: 403, why, doing, .. } => {
+            ServerResponse::Refusing(format!("{why}: this account may not {doing}"))
+        }
+        Error::Answer { doing, status, why, .. } => ServerResponse::Failing(Unreadable { doing, status, why }),
+        error => ServerResponse::Silent(error.to_string()),
+    }
 }
 
 /// The error for another owner's object that was detected only now.

@@ -252,8 +252,8 @@ impl Grafana {
     pub(super) async fn seen_folder(&self, stack: &Stack) -> Result<FolderState> {
         let Some(title) = &stack.folder else { return Ok(FolderState::NotConfigured) };
         let look = async {
-            if self.folder(title).await?.is_some() {
-                return Ok(FolderState::Present);
+            if let Some(folder) = self.folder(title).await? {
+                return Ok(FolderState::Present { is_own: folder.uid == folder_uid(&stack.instance, title) });
             }
             Ok(if self.is_title_taken(title).await? { FolderState::TitleTaken } else { FolderState::Missing })
         };

@@ -6,7 +6,7 @@ use super::address::ServerUrl;
 use super::container_config::Difference;
 use super::names::names;
 use super::observed::{ContainerState, ObservedServer, RunState, ServerResponse, VolumeState};
-use super::plan::{Finding, Plan, Resource};
+use super::plan::{Blocker, Finding, Plan, Resource};
 use super::role::Role;
 use super::stack::{Service, Stack};
 use super::status::differences;
@@ -51,6 +51,9 @@ pub(crate) struct ServerStatus {
     pub(crate) state: ServerState,
     /// The reason for its state.
     pub(crate) detail: Option<String>,
+    /// The blocker whose reason that is.
+    #[serde(skip)]
+    pub(crate) blocker: Option<Blocker>,
     pub(crate) url: String,
     /// The address for other hosts; `null` if they cannot reach it, and for an external server.
     pub(crate) public_url: Option<String>,
@@ -97,14 +100,16 @@ pub(super) fn server(stack: &Stack, seen: &ObservedServer, plan: &Plan, role: Ro
     let actual = seen.container.ours();
     let url = actual_url(stack, role, seen);
     let image = actual.and_then(|actual| Some(actual.config.as_ref()?.image.to_string()));
+    let blocker = match finding {
+        Finding::Blocked(blocker) => Some(blocker.clone()),
+        _ => None,
+    };
     ServerStatus {
         role,
         mode: if spec.is_some() { Mode::Container } else { Mode::External },
         state,
-        detail: match finding {
-            Finding::Blocked(blocker) => Some(blocker.why.clone()),
-            _ => detail,
-        },
+        detail: blocker.as_ref().map(|blocker| blocker.why.clone()).or(detail),
+        blocker,
         url: url.to_string(),
         public_url: stack.public_url(role).map(|url| url.to_string()),
         version: seen.version.clone(),

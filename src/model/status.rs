@@ -316,7 +316,11 @@ impl Status {
             configured_models: named_models(stack, seen),
             clipper_file: clipper_file(stack),
             lookalikes: hints::lookalikes(seen).collect(),
-            has_folder: seen.grafana_state().map(|grafana| grafana.folder == FolderState::Present),
+            has_folder: seen.grafana_state().and_then(|grafana| match grafana.folder {
+                FolderState::Present { .. } => Some(true),
+                FolderState::Missing => Some(false),
+                FolderState::NotConfigured | FolderState::TitleTaken | FolderState::Unreadable(_) => None,
+            }),
             exposures: Vec::new(),
             blocker: plan.blocker().map(|(_, blocker)| blocker.clone()),
             invocation: invocation(stack, plan),

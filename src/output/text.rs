@@ -212,7 +212,7 @@ fn down(status: &Status, options: RenderOptions) -> String {
         ));
     }
     if let Some(folder) = folder.filter(|_| status.has_folder == Some(true)) {
-        layout.line(&format!("Grafana keeps {folder}: it is not empty, or clipper-metrics did not create it."));
+        layout.line(&format!("Grafana keeps {folder}: it is not empty."));
     }
     for line in &status.lookalikes {
         layout.line(&printable_line(line));

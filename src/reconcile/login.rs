@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::Session;
 use super::connection::Connection;
 use crate::error::{Error, Result};
-use crate::grafana::Grafana;
+use crate::grafana::{Grafana, response_to};
 use crate::http::Auth;
 use crate::model::login::{
     Attempt, Credential, DefaultLogin, FormLogin, LoginAttempts, LoginState, NextLogin, SignedInAccount, next_login,
@@ -91,8 +91,7 @@ impl Session {
             let signed_in = if is_anonymous { client.try_to_sign_in().await } else { Ok(()) };
             let response = match signed_in {
                 Ok(()) => client.observe(&self.stack, influxdb_runs).await,
-                Err(Error::Refused { message, .. }) => ServerResponse::Refusing(message),
-                Err(error) => ServerResponse::Silent(error.to_string()),
+                Err(error) => response_to(error),
             };
             match response {
                 ServerResponse::Refusing(message) => {
@@ -103,7 +102,9 @@ impl Session {
                     connection.accept(attempt.clone());
                     return Ok(match self.login_state(connection, &attempt, actual, files).await? {
                         Ok(login) => (response, login),
-                        Err(error) => (ServerResponse::Silent(error.to_string()), LoginState::default()),
+                        // This login was accepted.
+                        Err(Error::Refused { message, .. }) => (ServerResponse::Silent(message), LoginState::default()),
+                        Err(error) => (response_to(error), LoginState::default()),
                     });
                 }
                 response => return Ok((response, LoginState::default())),

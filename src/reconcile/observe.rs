@@ -263,7 +263,9 @@ impl Session {
             Ok(true) => Ok(None),
             Ok(false) => Ok(Some(ServerResponse::NotTheContainer)),
             // A failed verification does not prove that it is another server.
-            Err(Error::Http { why, .. } | Error::Docker { why, .. }) => Ok(Some(ServerResponse::Silent(why))),
+            Err(Error::Http { why, .. } | Error::Answer { why, .. } | Error::Docker { why, .. }) => {
+                Ok(Some(ServerResponse::Silent(why)))
+            }
             Err(error) => Err(error),
         }
     }

@@ -96,7 +96,7 @@ impl Session {
             let why = match self.probe(connection).await {
                 ServerResponse::Answering(()) => match self.expect_the_container(connection).await {
                     // A server that has just started may be too slow for the verification.
-                    Err(Error::Http { why, .. } | Error::Docker { why, .. }) => why,
+                    Err(Error::Http { why, .. } | Error::Answer { why, .. } | Error::Docker { why, .. }) => why,
                     result => return result,
                 },
                 ServerResponse::Silent(why) | ServerResponse::Starting(why) => why,

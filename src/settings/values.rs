@@ -93,10 +93,8 @@ fn host(text: &str, name: &str) -> Result<()> {
 
 pub(super) fn port(text: &str, name: &str) -> Result<u16> {
     let number = text.parse().ok().filter(|port| *port != 0);
-    number.ok_or_else(|| {
-        let message = format!("{name} is {text:?}, but a port is a number from 1 to 65535");
-        Error::usage(message, "write it as a number such as 8086")
-    })
+    number
+        .ok_or_else(|| Error::usage(format!("{name} is {text:?}, which is not a port"), "use a number from 1 to 65535"))
 }
 
 /// The address of a server.
@@ -142,7 +140,7 @@ pub(super) fn pull(text: &str, name: &str) -> Result<Pull> {
         "always" => Ok(Pull::Always),
         "never" => Ok(Pull::Never),
         _ => {
-            let message = format!("{name} is {text:?}, which is none of missing, always and never");
+            let message = format!("{name} is {text:?}, but must be missing, always or never");
             Err(Error::usage(message, "use missing, always or never"))
         }
     }

@@ -729,6 +729,37 @@ fn deregistering_keeps_edited_and_foreign_objects() {
 }
 
 #[test]
+fn a_folder_of_another_owner_is_neither_deleted_nor_recommended_for_deletion() {
+    let it = Servers::start(Version::V12_4);
+    let team = json!({"title": "Team", "uid": "team"});
+    assert_eq!(it.ask("POST", "/api/folders", Some(&team)).0, 200);
+    it.run(&["up", "--grafana-folder", "Team"]).expect(0);
+    let (_, present) = it.ask("GET", "/api/dashboards/uid/clipper-metrics", None);
+    let mut edited = present["dashboard"].clone();
+    edited["panels"][0]["title"] = json!("mine");
+    let save = json!({"dashboard": edited, "overwrite": true, "folderUid": "team"});
+    assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
+    let down = it.run(&["down", "--deregister", "--grafana-folder", "Team"]).expect(0);
+    assert!(down.out.contains("was edited and is kept"), "{}", down.out);
+    assert!(!down.out.contains("Team") && !down.err.contains("\"Team\""), "{}\n{}", down.out, down.err);
+    assert_eq!(it.ask("GET", "/api/folders/team", None).0, 200);
+}
+
+#[test]
+fn a_grafana_whose_database_fails_is_not_called_silent() {
+    let it = Servers::start(Version::V12_4);
+    for path in ["/api/org", "/api/user", "/api/datasources", "/api/dashboards/uid/clipper-metrics"] {
+        it.double.lock().unwrap().break_path(path, 500);
+    }
+    let mut record = it.record();
+    record.add("its database fails", it.run(&["status"]).expect(3));
+    record.add("its database fails", it.run(&["up"]).expect(1));
+    record.add("its database fails", it.run(&["down", "--deregister"]).expect(1));
+    record.add("its database fails", it.run(&["doctor"]).expect(3));
+    record.section();
+}
+
+#[test]
 fn without_an_answer_from_grafana_no_removal_is_reported() {
     let it = Servers::start(Version::V12);
     let mut run = it.command(&["down", "--deregister"]);

@@ -14,7 +14,7 @@ use crate::model::hints::install_plugin;
 use crate::model::plan::{Blocker, refused};
 use crate::model::reports::{Reports, SKEW};
 use crate::model::role::Role;
-use crate::model::server_status::{Mode, ServerState};
+use crate::model::server_status::ServerState;
 use crate::model::stack::{DashboardId, Stack};
 use crate::model::status::{ObjectState, QueryState, Status};
 use crate::model::text::count;
@@ -269,16 +269,14 @@ pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
             format!("`{}` starts it", stack.command("up")),
         ),
         ServerState::Refusing => {
-            let Blocker { why, hint, .. } = refused(stack, Role::Grafana, &server.url, "");
-            CheckOutcome::failed(server.detail.clone().unwrap_or(why), hint)
+            let message = server.detail.as_deref().unwrap_or_default();
+            let refused = || refused(stack, Role::Grafana, &server.url, message);
+            let Blocker { why, hint, .. } = server.blocker.clone().unwrap_or_else(refused);
+            CheckOutcome::failed(why, hint)
         }
         ServerState::Foreign => CheckOutcome::failed(
             format!("the server at Grafana's address cannot be used{detail}"),
-            // The first blocker may be about InfluxDB.
-            match &status.blocker {
-                Some(Blocker { why, hint, .. }) if server.detail.as_ref() == Some(why) => hint.clone(),
-                _ => "choose another address".into(),
-            },
+            server.blocker.as_ref().map_or("choose another address", |blocker| &blocker.hint),
         ),
         ServerState::Crashing => {
             CheckOutcome::failed("Grafana's container keeps crashing", look_at(stack, Role::Grafana))
@@ -287,12 +285,13 @@ pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
             format!("Grafana at {} is not ready{detail}", server.url),
             look_at(stack, Role::Grafana),
         ),
-        ServerState::Unknown => {
-            // The detail of an external server is the whole sentence.
-            let why = server.detail.clone().filter(|_| server.mode == Mode::External);
-            let why = why.unwrap_or_else(|| format!("Grafana does not answer at {}{detail}", server.url));
-            CheckOutcome::failed(why, look_at(stack, Role::Grafana))
-        }
+        ServerState::Unknown => match &server.blocker {
+            Some(Blocker { why, hint, .. }) => CheckOutcome::failed(why, hint),
+            None => CheckOutcome::failed(
+                format!("Grafana does not answer at {}{detail}", server.url),
+                look_at(stack, Role::Grafana),
+            ),
+        },
     }
 }
 

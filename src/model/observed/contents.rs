@@ -116,7 +116,10 @@ pub enum FolderState {
     /// None is specified.
     NotConfigured,
     /// It exists.
-    Present,
+    Present {
+        /// Whether it was created for the instance.
+        is_own: bool,
+    },
     /// No folder has that title.
     Missing,
     /// It could not be read.

@@ -214,7 +214,7 @@ pub(crate) fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Bl
             stack.command("up --reset-grafana-password")
         ),
         Role::Grafana if stack.login.uses_token => {
-            "supply a valid token of a service account with --grafana-token-file".to_string()
+            "supply a valid token of a service account with the role Admin (--grafana-token-file)".to_string()
         }
         Role::Grafana => {
             let supply = if stack.login.supplies_password {
@@ -241,7 +241,7 @@ pub(super) fn duplicated(stack: &Stack, role: Role, names: &[String]) -> Blocker
     Blocker {
         kind: BlockReason::Foreign,
         why: format!(
-            "the containers {} carry the labels of this instance's {}, which has only one",
+            "the containers {} carry the labels of this instance's {}, but an instance has only one",
             listed(names),
             role.title()
         ),

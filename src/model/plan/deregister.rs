@@ -43,9 +43,9 @@ pub(super) fn deregistration(stack: &Stack, grafana: &GrafanaState) -> Vec<Item>
     }
     // The folder comes last: Grafana refuses to delete one with hidden content, and no other step
     // depends on it.
-    if let Some(title) = stack.folder.clone().filter(|_| grafana.folder == FolderState::Present) {
+    if let Some(title) = stack.folder.clone().filter(|_| grafana.folder == FolderState::Present { is_own: true }) {
         items.push(if is_kept {
-            let why = format!("Grafana's folder {title:?} is kept with its dashboard");
+            let why = format!("Grafana's folder {title:?} is not empty");
             let hint = "delete it in Grafana if you do not need it".into();
             Item::new(Resource::Folder, Finding::Kept(Kept { why, hint }), vec![])
         } else {

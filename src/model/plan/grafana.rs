@@ -83,7 +83,7 @@ pub(super) fn organisation(stack: &Stack, known: Option<&GrafanaState>) -> Optio
 fn folder(stack: &Stack, known: Option<&GrafanaState>) -> Item {
     let finding = match known.map(|grafana| grafana.folder.clone()) {
         None => Finding::Unknown,
-        Some(FolderState::Present | FolderState::NotConfigured) => Finding::InSync,
+        Some(FolderState::Present { .. } | FolderState::NotConfigured) => Finding::InSync,
         Some(FolderState::Missing) => Finding::Missing,
         Some(FolderState::Unreadable(why)) => Finding::Unreadable(why),
         Some(FolderState::TitleTaken) => {

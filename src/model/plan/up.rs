@@ -51,7 +51,7 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
         // Without the right organisation, a query proves nothing.
         let is_unreadable = kept_grafana.is_some_and(grafana::holds_unreadable);
         // A new record replaces the observed one.
-        let is_replaced = plan.steps().any(|(step, _)| matches!(step, Step::RecordUpgrade(_)));
+        let is_replaced = plan.steps().any(|(step, _)| matches!(step, Step::RecordUpgrade(_) | Step::EndUpgrade(_)));
         plan.items.extend(
             upgrade.filter(|_| !is_unreadable && !is_replaced).and_then(|upgrade| finish_upgrade(upgrade, edited)),
         );
