@@ -156,9 +156,11 @@ fn client(host: &str, certificates: Option<&std::path::Path>) -> Result<bollard:
         #[cfg(unix)]
         ("unix", _) => transport::over_socket(std::path::Path::new(address), 0),
         #[cfg(windows)]
-        ("npipe", _) => {
-            bollard::Docker::connect_with_named_pipe(host, REQUEST_TIMEOUT.as_secs(), bollard::API_DEFAULT_VERSION)
-        }
+        ("npipe", _) => bollard::Docker::connect_with_named_pipe(
+            host,
+            super::REQUEST_TIMEOUT.as_secs(),
+            bollard::API_DEFAULT_VERSION,
+        ),
         ("tcp" | "https", Some(folder)) => transport::over_tls(authority, folder),
         ("tcp" | "http", None) => transport::over_tcp(authority),
         _ => Err(Bollard::UnsupportedURISchemeError { uri: host.into() }),
