@@ -219,12 +219,15 @@ impl Grafana {
 
     /// Whether the organisation is known to have a home page.
     async fn has_home(&self) -> Result<bool> {
-        let read: Result<Option<Preferences>> = self.get("read the preferences", PREFERENCES).await;
-        match read {
+        match self.preferences().await {
             // No panel depends on it.
             Err(Error::Answer { .. }) => Ok(false),
-            read => Ok(read?.is_some_and(|found| found.has_home())),
+            read => Ok(read?.has_home()),
         }
+    }
+
+    async fn preferences(&self) -> Result<Preferences> {
+        Ok(self.get("read the preferences", PREFERENCES).await?.unwrap_or_default())
     }
 
     /// Makes the dashboard the organisation's home page. If the account may not do that, a note says so and nothing
@@ -236,7 +239,7 @@ impl Grafana {
     pub(crate) async fn set_home(&self, uid: &str) -> Result<()> {
         let doing = "set the home page";
         let not_allowed = "this account may not set Grafana's home page, so it stays unchanged";
-        let preferences: Preferences = match self.get("read the preferences", PREFERENCES).await {
+        let preferences = match self.preferences().await {
             Err(Error::Answer { status: 403, .. }) => {
                 self.http.note(not_allowed);
                 return Ok(());
@@ -246,7 +249,7 @@ impl Grafana {
                 self.http.note(&format!("cannot {doing}: {why}; Grafana's home page stays unchanged"));
                 return Ok(());
             }
-            read => read?.unwrap_or_default(),
+            read => read?,
         };
         if preferences.has_home() {
             return Err(Error::Raced { doing: doing.into(), why: "another process has just set one".into() });

@@ -253,7 +253,7 @@ impl Grafana {
         let Some(title) = &stack.folder else { return Ok(FolderState::NotConfigured) };
         let look = async {
             if let Some(folder) = self.folder(title).await? {
-                return Ok(FolderState::Present { is_own: folder.uid == folder_uid(&stack.instance, title) });
+                return Ok(FolderState::Present { is_own: is_own(&folder, &stack.instance, title) });
             }
             Ok(if self.is_title_taken(title).await? { FolderState::TitleTaken } else { FolderState::Missing })
         };
@@ -336,8 +336,7 @@ impl Grafana {
 
     /// The folder with that title, if it was created for the instance.
     pub(super) async fn own_folder(&self, instance: &str, title: &str) -> Result<Option<GrafanaFolder>> {
-        let own = folder_uid(instance, title);
-        Ok(self.folder(title).await?.filter(|folder| folder.uid == own))
+        Ok(self.folder(title).await?.filter(|folder| is_own(folder, instance, title)))
     }
 
     /// Deletes a folder if it is empty.
@@ -383,6 +382,11 @@ impl Grafana {
 /// The uid of a folder created for an instance's dashboard.
 fn folder_uid(instance: &str, title: &str) -> String {
     format!("folder-{}", fingerprint(format!("{instance} {title}").as_bytes()))
+}
+
+/// Whether the folder with that title was created for the instance.
+fn is_own(folder: &GrafanaFolder, instance: &str, title: &str) -> bool {
+    folder.uid == folder_uid(instance, title)
 }
 
 fn folder_with_uid(title: &str, uid: &str) -> String {
