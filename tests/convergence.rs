@@ -68,7 +68,7 @@ fn finish(world: World, case: Case) {
     let mut visited = Vec::new();
     let more = loop {
         world.begin_round();
-        let key = digest(&("run", &world, case, options.reset_password, was_fresh));
+        let key = digest(&("run", &world, case, options, was_fresh));
         let known = KNOWN.lock().unwrap().get(&key).copied();
         if let Some(more) = known.filter(|more| visited.len() + more <= ROUNDS) {
             break more;
@@ -118,6 +118,10 @@ fn ends_in_round(world: &mut World, desired: &Stack, case: Case, options: &mut U
                 assert_kept(&first, world, if answered { Phase::Preparation } else { phase });
                 assert_eq!((first.data.file, first.settings), (world.data.file, world.settings), "a rejected login");
                 return true;
+            }
+            Step::VerifyQuery { .. } => {
+                *options = options.after_contradiction(&plan);
+                return false;
             }
             _ => return ends_after_failure(world, desired, case, &step),
         }

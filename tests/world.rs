@@ -746,7 +746,9 @@ impl World {
             content => {
                 let accepted = login.and_then(|login| self.password(login, case));
                 assert!(accepted.is_some() && accepted == self.data.db, "nothing is signed in with {login:?}");
-                self.execute_in_grafana(case, content);
+                if !self.execute_in_grafana(case, content) {
+                    return false;
+                }
             }
         }
         let exposed = self.grafana.container.is_some_and(|actual| actual.open) && self.grafana.runs();
@@ -754,8 +756,8 @@ impl World {
         true
     }
 
-    /// Executes a step on an object in Grafana.
-    fn execute_in_grafana(&mut self, case: Case, step: &Step) {
+    /// Executes a step on an object in Grafana; returns whether it succeeds.
+    fn execute_in_grafana(&mut self, case: Case, step: &Step) -> bool {
         match step {
             Step::SaveDashboard { id, replaces, .. } => {
                 let saved = match id {
@@ -779,6 +781,7 @@ impl World {
                     _ => None,
                 };
                 assert_eq!(*replaces, actual, "the replaced data source was read before");
+                self.stale = false;
             }
             Step::SaveAlertRules(new) => {
                 let new_rule = |rule| NewRule {
@@ -799,13 +802,15 @@ impl World {
                 assert_eq!(rules.is_empty(), self.rules == ObjectState::Missing);
                 self.rules = ObjectState::Missing;
             }
-            Step::VerifyQuery { .. } => {
+            Step::VerifyQuery { saves_left } => {
                 assert!(self.database && self.influxdb.runs() && self.source == ObjectState::Right);
-                self.stale = false;
+                assert!(!self.stale || *saves_left > 0, "the data source was saved again");
+                return !self.stale;
             }
             // `down --deregister` is for external servers, and no organisation or folder is desired.
             _ => unreachable!("{step}"),
         }
+        true
     }
 
     /// Whether everyone knows the password of an administrator.

@@ -174,7 +174,7 @@ async fn look(session: &Session, servers: ExportServers) -> Result<Looked> {
     }
     let runs = seen.grafana.running_version();
     let named = container.and_then(|spec| spec.config.image.version());
-    let answers = matches!(seen.grafana.response, ServerResponse::Answering(_));
+    let answers = seen.has_organisation();
     let present = if answers {
         session.grafana(&mut connections.grafana).await?.export_state(stack).await?
     } else {
@@ -207,13 +207,14 @@ async fn look_without_account(session: &Session) -> Looked {
     Looked { present, version, host_address: None, has_stored_password: false, is_complete: false }
 }
 
-/// The assumed state of a Grafana that does not answer.
+/// The assumed state of a Grafana that does not answer, or whose organisation cannot be used.
 fn without_answer(session: &Session, seen: &Observed, servers: ExportServers) -> Result<GrafanaExport> {
     let stack = session.stack();
     let cause = match &seen.grafana.response {
         ServerResponse::Refusing(message) => format!("Grafana rejected the login ({message})"),
         ServerResponse::Failing(why) => format!("clipper-metrics {why}"),
         ServerResponse::Silent(why) | ServerResponse::Starting(why) => format!("Grafana does not answer ({why})"),
+        ServerResponse::Answering(_) => "Grafana's organisation cannot be used".to_string(),
         _ => "Grafana does not answer".to_string(),
     };
     if let (ExportServers::Existing, Some(organisation)) = (servers, &stack.organisation) {

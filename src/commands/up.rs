@@ -41,6 +41,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &UpArguments) -> Resul
         move_data_source: arguments.move_data_source,
         reset_password: arguments.reset_grafana_password,
         pull: session.stack().pull == Pull::Always,
+        ..UpOptions::default()
     };
     if arguments.dry_run {
         let preview = reconcile::plan_up(&session, options).await?;

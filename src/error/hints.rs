@@ -43,6 +43,7 @@ impl Error {
                 "another process works on the same objects: wait until it has ended, then run the same command again"
                     .into()
             }
+            Self::Contradicted { .. } => format!("`{}` saves them again", invocation.command("up")),
             Self::Publish { role, address, holder, answers, free } => {
                 let another = invocation.another_port(*role, *free);
                 publish::hint(*role, *address, holder, answers.as_ref(), &another, invocation)

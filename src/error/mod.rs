@@ -178,6 +178,9 @@ pub enum Error {
         why: String,
         object: ForeignObject,
     },
+    /// Grafana's answer contradicts the correct settings of its data source, so they must be saved again.
+    #[error("Grafana's answer contradicts the settings of its data source: {why}")]
+    Contradicted { why: String },
     /// All steps were done, but a difference remains.
     #[error("still out of sync{}: {rest}", after.map(|after| format!(" after {:.1}s", after.as_secs_f64())).unwrap_or_default())]
     NotConverged {
@@ -334,7 +337,7 @@ impl Error {
                 BlockReason::Unfinished => "unfinished_restore",
             },
             Self::Foreign { .. } => "foreign",
-            Self::NotConverged { .. } => "not_converged",
+            Self::Contradicted { .. } | Self::NotConverged { .. } => "not_converged",
             Self::NotConfirmed { .. } => "not_confirmed",
             Self::Io { .. } => "io",
         }
@@ -350,9 +353,11 @@ impl Error {
 impl From<&Error> for FailureCause {
     fn from(error: &Error) -> Self {
         match error {
-            Error::NotReady { .. } | Error::NotConverged { .. } | Error::Http { .. } | Error::Io { .. } => {
-                Self::NotReady
-            }
+            Error::NotReady { .. }
+            | Error::Contradicted { .. }
+            | Error::NotConverged { .. }
+            | Error::Http { .. }
+            | Error::Io { .. } => Self::NotReady,
             Error::Answer { status, .. } => Self::Answer(*status),
             Error::Docker { refusal, .. } => Self::Engine(*refusal),
             Error::Publish { .. } => Self::Unpublished,

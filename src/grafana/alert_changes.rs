@@ -41,7 +41,7 @@ impl Grafana {
         rule.add_mark(BTreeMap::new(), &stack.data_source);
         (rule.uid, rule.folder_uid) = (uid(&stack.instance, one.rule), folder.into());
         rule.rest.insert("ruleGroup".into(), json!(stack.instance));
-        rule.rest.insert("orgID".into(), json!(self.organisation.get().unwrap_or(1)));
+        rule.rest.insert("orgID".into(), json!(self.organisation.unwrap_or(1)));
         self.send_rule("create an alert rule", "POST", ALL_RULES, &rule).await
     }
 

@@ -25,7 +25,6 @@ mod variable_queries;
 mod variables;
 mod versions;
 
-use std::cell::Cell;
 use std::time::Duration;
 
 use futures_util::future::try_join5;
@@ -66,7 +65,8 @@ pub(crate) struct Grafana {
     http: Http,
     choice: Choice,
     version: Option<Version>,
-    organisation: Cell<Option<u64>>,
+    /// The organisation that every request names, once it was entered.
+    organisation: Option<u64>,
 }
 
 lenient! {
@@ -99,7 +99,7 @@ impl Grafana {
     /// A client for the server behind `http`, which has the credentials. An unknown version counts as the newest one.
     #[must_use]
     pub(crate) const fn new(http: Http, choice: Choice, version: Option<Version>) -> Self {
-        Self { http, choice, version, organisation: Cell::new(None) }
+        Self { http, choice, version, organisation: None }
     }
 
     /// Whether the server is ready, and its version. The request is sent without credentials.
@@ -149,11 +149,11 @@ impl Grafana {
     /// Reads the server's content. If the login is rejected, no second request is sent with it.
     /// While InfluxDB does not run, no query is sent: its host name does not resolve then, and a
     /// name server can take long to answer that.
-    pub(crate) async fn observe(&self, stack: &Stack, influxdb_runs: bool) -> ServerResponse<GrafanaState> {
+    pub(crate) async fn observe(&mut self, stack: &Stack, influxdb_runs: bool) -> ServerResponse<GrafanaState> {
         self.state(stack, influxdb_runs).await.map_or_else(response_to, ServerResponse::Answering)
     }
 
-    async fn state(&self, stack: &Stack, influxdb_runs: bool) -> Result<GrafanaState> {
+    async fn state(&mut self, stack: &Stack, influxdb_runs: bool) -> Result<GrafanaState> {
         let organisation = self.enter(stack.organisation.as_deref()).await?;
         if organisation != OrganisationState::Present {
             return Ok(GrafanaState {
@@ -318,7 +318,7 @@ impl Grafana {
 
     /// A request to the chosen organisation. A 401 is final, because Grafana counts rejected logins.
     async fn send_to_organisation(&self, request: Request<'_>) -> Result<Response> {
-        let organisation = self.organisation.get().map(|id| id.to_string());
+        let organisation = self.organisation.map(|id| id.to_string());
         let mut headers = request.headers.to_vec();
         if let Some(id) = &organisation {
             headers.push(("X-Grafana-Org-Id", id));

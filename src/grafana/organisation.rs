@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::json::lenient;
 use super::{Grafana, path};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::{Body, PROBE, Request};
 use crate::model::login::FormLogin;
 use crate::model::observed::{OrganisationState, Unreadable};
@@ -44,13 +44,13 @@ impl Grafana {
     /// Uses the organisation with that name, or the default choice without a name, for all further requests.
     ///
     /// # Errors
-    /// [`crate::error::Error::Refused`] if the login is rejected, otherwise an error from the server.
-    pub(crate) async fn enter(&self, name: Option<&str>) -> Result<OrganisationState> {
-        self.organisation.set(None);
+    /// [`Error::Refused`] if the login is rejected, otherwise an error from the server.
+    pub(crate) async fn enter(&mut self, name: Option<&str>) -> Result<OrganisationState> {
+        self.organisation = None;
         match (name, &self.choice) {
             (Some(name), _) => self.enter_named(name).await,
             (None, Choice::First) => {
-                self.organisation.set(Some(FIRST));
+                self.organisation = Some(FIRST);
                 Ok(OrganisationState::Present)
             }
             (None, Choice::OfToken) => Ok(OrganisationState::Present),
@@ -58,7 +58,7 @@ impl Grafana {
         }
     }
 
-    async fn enter_named(&self, name: &str) -> Result<OrganisationState> {
+    async fn enter_named(&mut self, name: &str) -> Result<OrganisationState> {
         if self.choice == Choice::OfToken {
             let own: Organisation = self.get("look up the token's organisation", "/api/org").await?.unwrap_or_default();
             if own.name == name {
@@ -73,7 +73,7 @@ impl Grafana {
         }
         let own = self.own_organisations().await?;
         if let Some(own) = own.iter().find(|own| own.name == name) {
-            self.organisation.set(own.org_id);
+            self.organisation = own.org_id;
             return Ok(OrganisationState::Present);
         }
         // The server's administrator may use any organisation; other accounts may not look it up.
@@ -82,11 +82,11 @@ impl Grafana {
             Ok(found) => found,
             Err(error) => return super::unreadable(error).map(OrganisationState::Unreadable),
         };
-        self.organisation.set(found.as_ref().and_then(|found| found.id));
+        self.organisation = found.as_ref().and_then(|found| found.id);
         Ok(if found.is_some() { OrganisationState::Present } else { OrganisationState::Missing })
     }
 
-    async fn enter_own(&self) -> Result<OrganisationState> {
+    async fn enter_own(&mut self) -> Result<OrganisationState> {
         let own = self.own_organisations().await?;
         let chosen = match own.as_slice() {
             own if own.iter().any(|own| own.org_id == Some(FIRST)) => Some(FIRST),
@@ -97,7 +97,7 @@ impl Grafana {
             let names = own.into_iter().map(|own| own.name).filter(|name| !name.is_empty()).collect();
             return Ok(OrganisationState::Ambiguous(names));
         }
-        self.organisation.set(chosen);
+        self.organisation = chosen;
         Ok(OrganisationState::Present)
     }
 
@@ -105,31 +105,25 @@ impl Grafana {
         self.get_list("list the account's organisations", "/api/user/orgs").await
     }
 
-    /// Creates the organisation, unless it exists, and uses it for all further requests.
+    /// Creates the organisation.
     ///
     /// # Errors
-    /// [`crate::error::Error::Answer`] if the server returns an error.
+    /// [`Error::Raced`] if another process has created it, otherwise an error from the server.
     pub(crate) async fn create_organisation(&self, name: &str) -> Result<()> {
-        if self.enter(Some(name)).await? == OrganisationState::Present {
-            return Ok(());
-        }
-        let body = Body::json(&json!({"name": name}));
-        let answer = self.send("create the organisation", "POST", "/api/orgs", body).await?;
+        let doing = "create the organisation";
+        let answer = self.send(doing, "POST", "/api/orgs", Body::json(&json!({"name": name}))).await?;
         match answer.status {
-            200 => self.organisation.set(answer.json::<Membership>().org_id),
-            409 => drop(self.enter(Some(name)).await?),
-            status => return Err(self.answered("create the organisation", status, answer.message())),
+            409 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
+            _ => self.expect_success(doing, &answer),
         }
-        Ok(())
     }
 
     /// Signs in once.
     ///
     /// # Errors
-    /// [`crate::error::Error::Refused`] if the login is rejected.
+    /// [`Error::Refused`] if the login is rejected.
     pub(crate) async fn try_to_sign_in(&self) -> Result<()> {
         let doing = "sign in";
-        self.organisation.set(None);
         // With anonymous access, Grafana ignores a wrong password and answers most requests anyway;
         // this one requires a user. In Grafana 7, a token is not a user.
         let path = if self.choice == Choice::OfToken { "/api/org" } else { "/api/user" };

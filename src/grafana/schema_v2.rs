@@ -66,7 +66,7 @@ impl Grafana {
 
     /// The id of the organisation that requests go to.
     async fn organisation(&self) -> Result<u64> {
-        if let Some(id) = self.organisation.get() {
+        if let Some(id) = self.organisation {
             return Ok(id);
         }
         let doing = "look up the organisation";

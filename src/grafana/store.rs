@@ -53,6 +53,8 @@ impl SearchHit {
     const DASHBOARD: &str = "dash-db";
 }
 
+const CREATE_FOLDER: &str = "create the folder";
+
 /// A dashboard to save.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -168,7 +170,7 @@ impl Grafana {
         replaces: Option<&ActualDashboard>,
     ) -> Result<()> {
         let doing = "save the dashboard";
-        let body = self.dashboard_save(stack, id, replaces).await?;
+        let body = self.dashboard_save(doing, stack, id, replaces).await?;
         let answer = self.send_dashboard(doing, &body).await?;
         match answer.status {
             // A title that is taken stays taken. If an observation finds its owner, the next plan names it.
@@ -193,6 +195,7 @@ impl Grafana {
     /// creation.
     async fn dashboard_save(
         &self,
+        doing: &str,
         stack: &Stack,
         id: DashboardId,
         replaces: Option<&ActualDashboard>,
@@ -210,7 +213,10 @@ impl Grafana {
                 (stored.folder_uid.clone(), stored.folder_id)
             }
             (None, Some(title)) => {
-                self.folder(title).await?.map(|folder| (Some(folder.uid), folder.id)).unwrap_or_default()
+                // Without it, Grafana would save the dashboard outside any folder.
+                let gone = || Error::Raced { doing: doing.into(), why: format!("folder {title:?} is gone") };
+                let folder = self.folder(title).await?.ok_or_else(gone)?;
+                (Some(folder.uid), folder.id)
             }
             (None, None) => (None, None),
         };
@@ -273,29 +279,36 @@ impl Grafana {
             .any(|hit| hit.kind == SearchHit::DASHBOARD && hit.folder_uid.is_empty() && self::slug(&hit.title) == slug))
     }
 
-    /// Creates a folder with this title, if there is none.
+    /// Creates a folder. Grafana 11.3 and later would create a second one with the same title, so the titles are read
+    /// again.
     ///
     /// # Errors
-    /// An error from the server.
+    /// [`Error::Raced`] if another process has created it, otherwise an error from the server.
     pub(crate) async fn create_folder(&self, instance: &str, title: &str) -> Result<()> {
-        self.folder_or_new(instance, title).await.map(drop)
+        match self.folder(title).await? {
+            Some(_) => Err(raced_folder()),
+            None => self.new_folder(instance, title).await.map(drop),
+        }
     }
 
-    /// The folder with this title; a new one gets a uid of its own, because the instance's name is the dashboard's uid. A
-    /// folder that another process has created since is used: Grafana 11.3 and later would create a second one with the
-    /// same title.
+    /// The folder with this title, which is created if there is none.
     pub(super) async fn folder_or_new(&self, instance: &str, title: &str) -> Result<GrafanaFolder> {
-        let doing = "create the folder";
-        if let Some(folder) = self.folder(title).await? {
-            return Ok(folder);
+        match self.folder(title).await? {
+            Some(folder) => Ok(folder),
+            None => self.new_folder(instance, title).await,
         }
+    }
+
+    /// Creates a folder with a uid of its own: the instance's name is the dashboard's uid.
+    async fn new_folder(&self, instance: &str, title: &str) -> Result<GrafanaFolder> {
+        let doing = CREATE_FOLDER;
         let body = Body::json(&json!({"title": title, "uid": folder_uid(instance, title)}));
         let mut answer = self.send(doing, "POST", "/api/folders", body).await?;
         if matches!(answer.status, 409 | 412) {
-            // Another process created it at the same time, or a user renamed the earlier one.
-            if let Some(folder) = self.folder(title).await? {
-                return Ok(folder);
+            if self.folder(title).await?.is_some() {
+                return Err(raced_folder());
             }
+            // A user renamed the earlier one.
             answer = self.send(doing, "POST", "/api/folders", Body::json(&json!({"title": title}))).await?;
         }
         self.expect_success(doing, &answer)?;
@@ -377,6 +390,10 @@ impl Grafana {
         let Elements(folders) = self.get("list the folders", "/api/folders?limit=1000").await?.unwrap_or_default();
         Ok(folders.into_iter().find(|folder: &GrafanaFolder| folder.title == title))
     }
+}
+
+fn raced_folder() -> Error {
+    Error::Raced { doing: CREATE_FOLDER.into(), why: "another process has created it".into() }
 }
 
 /// The uid of a folder created for an instance's dashboard.

@@ -63,7 +63,7 @@ pub(crate) const UNUSABLE_CONTENT: &str = "-v shows the request: check that no p
                                            that the object is smaller than 16 MiB";
 
 /// The hint if a server answers but does not return an object.
-pub(super) fn way_to_read(stack: &Stack, role: Role, unreadable: &Unreadable) -> String {
+pub(crate) fn way_to_read(stack: &Stack, role: Role, unreadable: &Unreadable) -> String {
     match unreadable.status {
         0 => UNUSABLE_CONTENT.into(),
         403 => format!("sign in to {} with an account that can read it, such as an administrator's", role.title()),

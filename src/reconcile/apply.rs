@@ -197,7 +197,7 @@ impl Session {
             Step::CreateDatabase { name, retention } => {
                 self.influxdb(connection).create_database(&name, retention).await
             }
-            Step::CreateOrganisation(name) => grafana().await?.create_organisation(&name).await,
+            Step::CreateOrganisation(name) => self.signed_in(connection)?.create_organisation(&name).await,
             Step::CreateFolder { title } => grafana().await?.create_folder(instance, &title).await,
             Step::SaveDataSource { replaces, becomes_default } => {
                 let secret = self.influxdb_secret();
@@ -212,7 +212,7 @@ impl Session {
             Step::SaveAlertRules(new) => grafana().await?.save_alert_rules(stack, &new).await,
             Step::DeleteAlertRules(rules) => grafana().await?.delete_alert_rules(stack, &rules).await,
             Step::SetHome { uid } => grafana().await?.set_home(&uid).await,
-            Step::VerifyQuery { may_save } => self.verify_query(&*grafana().await?, may_save, deadline).await,
+            Step::VerifyQuery { saves_left } => self.verify_query(&*grafana().await?, saves_left, deadline).await,
         }
     }
 

@@ -87,7 +87,7 @@ impl Session {
                 connection.give_up(&rejection, files.as_ref());
                 return Ok((ServerResponse::Refusing(rejection), LoginState::default()));
             };
-            let client = self.grafana_client(connection, self.auth(&attempt));
+            let mut client = self.grafana_client(connection, self.auth(&attempt));
             let signed_in = if is_anonymous { client.try_to_sign_in().await } else { Ok(()) };
             let response = match signed_in {
                 Ok(()) => client.observe(&self.stack, influxdb_runs).await,
@@ -201,14 +201,28 @@ impl Session {
         Ok(shown.filter(|shown| !connection.attempts.is_rejected(shown)).map(|shown| shown.secret))
     }
 
-    /// A signed-in client for the running Grafana, after an observation.
+    /// A signed-in client for the running Grafana and its organisation, after an observation.
     ///
     /// # Errors
-    /// [`Error::Refused`] if no login was accepted, otherwise if the server does not answer.
+    /// [`Error::Refused`] if no login was accepted, [`Error::Raced`] if the organisation cannot be used any more, otherwise
+    /// if the server does not answer.
     pub(crate) async fn grafana(&self, connection: &mut Connection) -> Result<Rc<Grafana>> {
         if let Some(client) = &connection.client {
             return Ok(Rc::clone(client));
         }
+        let mut client = self.signed_in(connection)?;
+        // Without it, requests would go to the account's active organisation.
+        if client.enter(self.stack.organisation.as_deref()).await? != observed::OrganisationState::Present {
+            let doing = "use Grafana's organisation".into();
+            return Err(Error::Raced { doing, why: "another process has changed it".into() });
+        }
+        let client = Rc::new(client);
+        connection.client = Some(Rc::clone(&client));
+        Ok(client)
+    }
+
+    /// A client with the accepted login that names no organisation.
+    pub(super) fn signed_in(&self, connection: &Connection) -> Result<Grafana> {
         let Some(accepted) = connection.attempts.accepted() else {
             let rejection = connection.attempts.rejection();
             return Err(Error::Refused {
@@ -217,11 +231,7 @@ impl Session {
                 message: rejection.unwrap_or("no password is known").into(),
             });
         };
-        let client = self.grafana_client(connection, self.auth(accepted));
-        client.enter(self.stack.organisation.as_deref()).await?;
-        let client = Rc::new(client);
-        connection.client = Some(Rc::clone(&client));
-        Ok(client)
+        Ok(self.grafana_client(connection, self.auth(accepted)))
     }
 
     /// Signs in once. Nothing is sent before the server is known to be the container.

@@ -123,6 +123,10 @@ async fn converge(
             }
         }
         if let Err(RunFailure { step, error }) = session.try_apply(&plan, &mut connections, &mut executed).await {
+            if matches!(error, Error::Contradicted { .. }) {
+                options = options.after_contradiction(&plan);
+                continue;
+            }
             if let Some(plan) = plan::withdraw_announcement(step.as_ref(), FailureCause::from(&error)) {
                 // If this fails, the next plan withdraws it.
                 session.apply(&plan, &mut connections, &mut Vec::new()).await.ok();

@@ -45,16 +45,15 @@ impl Session {
         Ok(())
     }
 
-    /// Repeats a query through the data source until its answer is correct. If the answer contradicts correct settings,
-    /// they are saved again, if `may_save` is set.
+    /// Repeats a query through the data source until its answer is correct.
     ///
     /// # Errors
-    /// [`Error::NotConverged`] with Grafana's reason if the answer is still wrong at the deadline, or at once if waiting
+    /// [`Error::Contradicted`] if correct settings should be saved again, [`Error::NotConverged`] with Grafana's reason if the answer is still wrong at the deadline, or at once if waiting
     /// cannot help.
-    pub(super) async fn verify_query(&self, grafana: &Grafana, may_save: bool, deadline: Instant) -> Result<()> {
+    pub(super) async fn verify_query(&self, grafana: &Grafana, saves_left: u8, deadline: Instant) -> Result<()> {
         let desired = &self.stack.data_source;
         let started = Instant::now();
-        let mut checks = QueryChecks::new(desired.is_on_engines_host(), started, deadline);
+        let mut checks = QueryChecks::new(desired.is_on_engines_host(), saves_left, started, deadline);
         let mut backoff = Duration::from_millis(50);
         loop {
             let why = match grafana.query_database(desired).await? {
@@ -72,13 +71,7 @@ impl Session {
                         hint: hints::way_to_influxdb(desired, fault, reaches_loopback),
                     });
                 }
-                NextCheck::SaveAgain => {
-                    if may_save {
-                        let replaces = desired.made_for();
-                        grafana.save_data_source(&self.stack, self.influxdb_secret(), Some(&replaces), false).await?;
-                    }
-                    checks.saved(Instant::now());
-                }
+                NextCheck::SaveAgain => return Err(Error::Contradicted { why }),
                 NextCheck::Repeat => {}
             }
             pause(&mut backoff).await;

@@ -144,6 +144,24 @@ pub(crate) fn with_clock(run: Run, offset: &str) -> Run {
 }
 
 #[test]
+fn an_organisation_that_cannot_be_used_is_named_and_no_other_one_is_examined() {
+    for version in [Version::V7, Version::V13] {
+        let case = Case::healthy(version);
+        let healthy = case.command(&[]).run().expect(0);
+        assert!(healthy.out.contains("panel"), "{}", healthy.out);
+        let words = ["--grafana-org", "Team", "--output", "json"];
+        let document = case.command(&words).run().expect(3).json();
+        assert_eq!(document["culprit"]["check"], "grafana", "{version:?}: {document}");
+        assert_eq!(document["culprit"]["message"], r#"Grafana has no organisation "Team""#);
+        let hint = document["culprit"]["hint"].as_str().unwrap();
+        assert!(hint.contains("up --config") && hint.contains("--grafana-org Team"), "{hint}");
+        let checks = document["checks"].as_array().unwrap();
+        let follow = ["plugin", "data_source", "dashboard", "panel"];
+        assert!(!checks.iter().any(|one| follow.contains(&one["check"].as_str().unwrap())), "{document}");
+    }
+}
+
+#[test]
 fn all_checks_pass_and_nothing_is_left_behind() {
     for version in Version::ALL {
         let it = Case::healthy(version);

@@ -10,8 +10,8 @@ use crate::model::diagnosis::{
     Check, CheckOutcome, CheckState, OpenedDashboard, PanelAnswer, PanelContent, SourceFault, VariableAnswer,
     VariableContent,
 };
-use crate::model::hints::install_plugin;
-use crate::model::plan::{Blocker, refused};
+use crate::model::hints::{install_plugin, way_to_read};
+use crate::model::plan::{Blocker, Finding, Plan, Resource, refused};
 use crate::model::reports::{Reports, SKEW};
 use crate::model::role::Role;
 use crate::model::server_status::ServerState;
@@ -255,15 +255,29 @@ impl JudgedDashboard {
     }
 }
 
-pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
+/// The failure of a Grafana that answers, but whose organisation is missing, ambiguous or unreadable.
+fn unusable_organisation(plan: &Plan, stack: &Stack) -> Option<CheckOutcome> {
+    Some(match plan.finding(Resource::Organisation)? {
+        Finding::Missing => CheckOutcome::failed(
+            format!("Grafana has no organisation {:?}", stack.organisation.as_deref().unwrap_or_default()),
+            format!("`{}` creates it", stack.command("up")),
+        ),
+        Finding::Blocked(Blocker { why, hint, .. }) => CheckOutcome::failed(why, hint),
+        Finding::Unreadable(unreadable) => {
+            CheckOutcome::failed(format!("clipper-metrics {unreadable}"), way_to_read(stack, Role::Grafana, unreadable))
+        }
+        _ => return None,
+    })
+}
+
+pub(super) fn grafana(status: &Status, plan: &Plan, stack: &Stack) -> CheckOutcome {
     let server = &status.servers.grafana;
     let detail = server.detail.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     match server.state {
-        ServerState::Answering => CheckOutcome::Passed(format!(
-            "version {} answers at {}",
-            server.version.as_deref().unwrap_or("unknown"),
-            server.url
-        )),
+        ServerState::Answering => unusable_organisation(plan, stack).unwrap_or_else(|| {
+            let version = server.version.as_deref().unwrap_or("unknown");
+            CheckOutcome::Passed(format!("version {version} answers at {}", server.url))
+        }),
         ServerState::Absent | ServerState::Stopped => CheckOutcome::failed(
             format!("Grafana is not running{detail}"),
             format!("`{}` starts it", stack.command("up")),

@@ -154,8 +154,8 @@ impl Examination<'_> {
             let influxdb = session.influxdb(&self.connections.influxdb);
             self.timed(influxdb::FIELD_TYPES, influxdb::field_types(&influxdb, stack)).await;
         }
-        self.note(grafana::GRAFANA, grafana::grafana(&status, stack), observing);
-        if status.servers.grafana.state == ServerState::Answering {
+        self.note(grafana::GRAFANA, grafana::grafana(&status, &plan, stack), observing);
+        if status.servers.grafana.state == ServerState::Answering && seen.has_organisation() {
             self.follow_through_grafana(&target, &status, is_stored).await;
         }
         self.note(REPORTS, clipper_reports(&status.reports, stack, &target, &named), Duration::ZERO);

@@ -78,6 +78,12 @@ impl Observed {
             _ => None,
         }
     }
+
+    /// Whether Grafana answers and its organisation can be used.
+    #[must_use]
+    pub(crate) fn has_organisation(&self) -> bool {
+        self.grafana_state().is_some_and(|grafana| grafana.organisation == OrganisationState::Present)
+    }
 }
 
 /// The engine that answered.

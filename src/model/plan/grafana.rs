@@ -9,6 +9,7 @@ use crate::model::container_config::Difference;
 use crate::model::observed::{
     ActualDashboard, DashboardState, DataSourceState, FolderState, GrafanaState, OrganisationState, OtherObject, Query,
 };
+use crate::model::query_checks::MAX_SAVES;
 use crate::model::stack::{DashboardId, DesiredDataSource, Stack};
 
 /// Plans the objects inside Grafana. As long as its content is unknown, the steps are a prediction. The data source
@@ -283,7 +284,9 @@ pub(super) fn provided(what: &str, hint: String) -> Finding {
     })
 }
 
-pub(super) fn query(known: Option<&GrafanaState>, database: &Item, inside: &[Item]) -> Item {
+/// The query that verifies panels. If this run has already found that its answer contradicts the settings of the data
+/// source, the same settings are saved again: Grafana may use old ones.
+pub(super) fn query(known: Option<&GrafanaState>, database: &Item, inside: &[Item], options: UpOptions) -> Item {
     let settled = database.steps.is_empty()
         && database.finding == Finding::InSync
         && inside.iter().all(|item| item.resource != Resource::DataSource || item.finding == Finding::InSync);
@@ -295,9 +298,18 @@ pub(super) fn query(known: Option<&GrafanaState>, database: &Item, inside: &[Ite
         Some(Query::Failing(why)) if settled => Finding::Contradicts(why.clone()),
         _ => Finding::Unknown,
     };
-    let is_provided =
-        |grafana: &GrafanaState| matches!(grafana.data_source, DataSourceState::Ours { provisioned: true, .. });
-    Item::with_step(Resource::Query, finding, Step::VerifyQuery { may_save: !known.is_some_and(is_provided) })
+    let (replaces, saves_left) = match known.map(|grafana| &grafana.data_source) {
+        Some(DataSourceState::Ours { provisioned: true, .. }) => (None, 0),
+        Some(DataSourceState::Ours { made_for, .. }) => (Some(made_for), MAX_SAVES - options.contradictions),
+        _ => (None, MAX_SAVES - options.contradictions),
+    };
+    let saves_again = matches!(finding, Finding::Contradicts(_)) && options.contradictions > 0;
+    let mut item = Item::with_step(Resource::Query, finding, Step::VerifyQuery { saves_left });
+    if let Some(made_for) = replaces.filter(|_| saves_again) {
+        let save = Step::SaveDataSource { replaces: Some(made_for.clone()), becomes_default: false };
+        item.steps.insert(0, (save.phase(), save));
+    }
+    item
 }
 
 #[cfg(test)]
@@ -348,6 +360,29 @@ mod tests {
         // A provisioned object with the desired content is in sync.
         let plan = plan_with(&desired, |seen| *source_of(content_of(seen)).1 = true);
         assert!(plan.in_sync(), "{plan:?}");
+    }
+
+    #[test]
+    fn a_data_source_that_answers_contradict_is_saved_again_unless_a_file_provides_it() {
+        let desired = samples::stack();
+        let replaces = Some(desired.data_source.made_for());
+        let save = Step::SaveDataSource { replaces, becomes_default: false };
+        let verify = |saves_left| Step::VerifyQuery { saves_left };
+        let planned = |contradictions, provisioned, query: Query| {
+            let mut seen = samples::in_sync();
+            let grafana = content_of(&mut seen);
+            *source_of(grafana).1 = provisioned;
+            grafana.query = query;
+            steps(&plan::up(&desired, &seen, UpOptions { contradictions, ..UpOptions::default() }))
+        };
+        let failing = || Query::Failing("empty".into());
+        assert_eq!(planned(0, false, failing()), [verify(MAX_SAVES)]);
+        for contradictions in 1..=MAX_SAVES {
+            let left = MAX_SAVES - contradictions;
+            assert_eq!(planned(contradictions, false, failing()), [save.clone(), verify(left)]);
+            assert_eq!(planned(contradictions, true, failing()), [verify(0)]);
+            assert_eq!(planned(contradictions, false, Query::Ok), []);
+        }
     }
 
     #[test]

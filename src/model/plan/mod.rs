@@ -44,7 +44,7 @@ use super::role::Role;
 use super::stack::DashboardId;
 
 /// Options of `up` beyond the stack itself.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct UpOptions {
     /// Replace edited dashboards and alert rules.
     pub overwrite_dashboard: bool,
@@ -54,6 +54,8 @@ pub struct UpOptions {
     pub reset_password: bool,
     /// Pull images even if they are on the engine.
     pub pull: bool,
+    /// How often this run has found that Grafana's answers contradict its data source, which is then saved again.
+    pub contradictions: u8,
 }
 
 /// One item per resource, in display order.

@@ -157,11 +157,10 @@ pub enum Step {
     SaveAlertRules(Box<AlertRules>),
     /// Delete alert rules that are still as observed, and their folder if it is then empty.
     DeleteAlertRules(Vec<(AlertRule, ActualRule)>),
-    /// Repeat a query through the data source until its answer is correct; save the data source
-    /// again if Grafana contradicts its own settings.
+    /// Repeat a query through the data source until its answer is correct.
     VerifyQuery {
-        /// Whether the data source can be saved: a file provides others.
-        may_save: bool,
+        /// How often the data source can still be saved again if the answer contradicts its settings.
+        saves_left: u8,
     },
 }
 

@@ -37,7 +37,7 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
         None => settings(stack, &seen.settings, keeps_retention),
     });
     let inside = grafana::inside(stack, kept_grafana, options);
-    let query = grafana::query(kept_grafana, &database, &inside);
+    let query = grafana::query(kept_grafana, &database, &inside, options);
     items.extend(servers.into_iter());
     items.extend(foreign);
     items.push(database);
@@ -108,6 +108,12 @@ impl UpOptions {
             reset_password: self.reset_password && !plan.executable().any(sets_password),
             ..self
         }
+    }
+
+    /// The options that are left after this plan was executed up to its query, whose answer contradicts the data source.
+    #[must_use]
+    pub fn after_contradiction(self, plan: &Plan) -> Self {
+        Self { contradictions: self.contradictions + 1, ..self.after(plan) }
     }
 }
 
