@@ -83,6 +83,7 @@ async fn export(
 ) -> Result<Exported> {
     let stack = session.stack();
     crate::reconcile::expect_known_settings(stack)?;
+    warn_about_image(session, format.servers);
     let influxdb_password = session.influxdb_password();
     let (password, own_secret) = passwords(format, directory, password)?;
     format.check(stack, influxdb_password.is_some() || own_secret.is_some())?;
@@ -241,6 +242,19 @@ async fn host_address(session: &Session) -> Result<Option<String>> {
     } else {
         Ok(None)
     }
+}
+
+/// Warns if the name of Grafana's image belongs to a newer image, which failed here.
+fn warn_about_image(session: &Session, servers: ExportServers) {
+    let Some(spec) = session.stack().container(Role::Grafana) else { return };
+    let Some(id) = &spec.pinned_image else { return };
+    let image = &spec.config.image;
+    let consequence = match servers {
+        ExportServers::Instance => format!("the files name the image by its id {id}, which only this engine has"),
+        ExportServers::New => "choose an image for the files with --grafana-image".into(),
+        ExportServers::Existing => return,
+    };
+    session.listener().on(Event::Warning(&format!("a newer image called {image} failed here: {consequence}")));
 }
 
 /// Warns about objects in Grafana that files cannot contain as they are.

@@ -11,7 +11,7 @@ use crate::model::instances::Instances;
 use crate::model::results::{Document, SchemaVersion};
 use crate::model::status::Status;
 use crate::output::{self, Output, OutputFormat};
-use crate::reconcile;
+use crate::reconcile::{self, WatchEnd};
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct StatusArguments {
@@ -35,12 +35,15 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &StatusArguments) -> R
             let mut session = open().await?;
             loop {
                 let show = |status: &Status| context.printer.again(status).is_ok();
-                match reconcile::watch(&session, arguments.show_secrets, show).await {
-                    Ok(()) => return Ok(()),
-                    Err(error) => {
-                        session = reconcile::reopen(error, open, |error| context.printer.trouble(error)).await?;
-                    }
-                }
+                let opened = match reconcile::watch(&session, arguments.show_secrets, show).await {
+                    Ok(WatchEnd::Closed) => return Ok(()),
+                    Ok(WatchEnd::SettingsChanged) => open().await,
+                    Err(error) => Err(error),
+                };
+                session = match opened {
+                    Ok(session) => session,
+                    Err(error) => reconcile::reopen(error, open, |error| context.printer.trouble(error)).await?,
+                };
             }
         };
         tokio::select! {

@@ -5,9 +5,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use bollard::models::{ContainerCreateBody, ContainerSummary, HostConfig, PortBinding};
+use bollard::models::{ContainerCreateBody, ContainerSummary, HostConfig};
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 
+use super::create::binding;
 use super::listing::name_of;
 use super::{Docker, labels};
 use crate::error::{Error, Refusal, Result};
@@ -63,10 +64,7 @@ impl Docker {
         publish: SocketAddr,
         network: String,
     ) -> ContainerCreateBody {
-        let host_port = if publish.port() == 0 { String::new() } else { publish.port().to_string() };
-        // Podman publishes at the wildcard address only if no address is given.
-        let is_any = self.is_podman.get() && publish.ip().is_unspecified();
-        let binding = PortBinding { host_ip: (!is_any).then(|| publish.ip().to_string()), host_port: Some(host_port) };
+        let binding = binding(publish, self.is_podman.get());
         let mut labels = labels::of_instance(instance);
         labels.insert(labels::ROLE.into(), PURPOSE.into());
         ContainerCreateBody {

@@ -1,6 +1,7 @@
 //! Creates containers: translates their configuration to the engine's request.
 
 use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use bollard::models::{
     ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
@@ -57,21 +58,13 @@ impl Docker {
             return Err(Error::Raced { doing, why: format!("network {instance} is gone") });
         };
         let volume = self.volume_labels(instance, spec).await?;
-        let mut body = body(creation, spec.role, config, network, volume);
+        let binding = binding(config.publish, self.is_podman.get());
+        let mut body = body(creation, spec.role, config, binding, network, volume);
         if config.host_gateway
             && let Some(host) = &mut body.host_config
         {
             let address = self.host_address(instance).await?;
             host.extra_hosts = address.map(|address| vec![format!("{}:{address}", ContainerConfig::HOST_NAME)]);
-        }
-        if self.is_podman.get()
-            && let Some(host) = &mut body.host_config
-        {
-            // With Podman, a port at the wildcard address is published at that address only.
-            for binding in host.port_bindings.iter_mut().flat_map(|bindings| bindings.values_mut()).flatten().flatten()
-            {
-                binding.host_ip.take_if(|ip| ip.as_str() == "0.0.0.0");
-            }
         }
         let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
         self.send_creation(&doing, options, body).await
@@ -89,19 +82,27 @@ impl Docker {
     }
 }
 
+/// Publishes a port; 0 means a port that the engine chooses. A port that Podman publishes at `0.0.0.0` is reachable from
+/// nowhere (netavark adds a rule for that address alone), so the address is omitted.
+pub(super) fn binding(publish: SocketAddr, is_podman: bool) -> PortBinding {
+    let is_any = is_podman && publish.ip() == Ipv4Addr::UNSPECIFIED;
+    PortBinding {
+        host_ip: (!is_any).then(|| publish.ip().to_string()),
+        host_port: Some(if publish.port() == 0 { String::new() } else { publish.port().to_string() }),
+    }
+}
+
 /// The request that creates a container. `volume` holds the labels for a volume that has vanished
 /// since it was inspected: the engine would create it without labels.
 fn body(
     creation: Creation<'_>,
     role: Role,
     config: &ContainerConfig,
+    binding: PortBinding,
     network: &str,
     volume: Labels,
 ) -> ContainerCreateBody {
     let port = format!("{}/tcp", role.port());
-    let publish = config.publish;
-    let host_port = if publish.port() == 0 { String::new() } else { publish.port().to_string() };
-    let binding = PortBinding { host_ip: Some(publish.ip().to_string()), host_port: Some(host_port) };
     let mut env: Vec<String> = config.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
     if role == Role::Grafana {
         if config.password == PasswordSource::File {
@@ -158,6 +159,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn podman_gets_no_address_for_all_ipv4_addresses() {
+        let address = |text: &str, is_podman| binding(text.parse().unwrap(), is_podman).host_ip;
+        for text in ["0.0.0.0:1", "127.0.0.1:1", "[::]:1"] {
+            let ip = text.parse::<SocketAddr>().unwrap().ip().to_string();
+            assert_eq!(address(text, false), Some(ip.clone()));
+            assert_eq!(address(text, true), Some(ip).filter(|ip| ip != "0.0.0.0"));
+        }
+    }
+
+    #[test]
     fn a_vanished_volume_is_recreated_with_its_labels() {
         let config = ContainerConfig {
             publish: "127.0.0.1:0".parse().unwrap(),
@@ -172,7 +183,7 @@ mod tests {
             Some("472"),
             &crate::model::image::ImageRef::parse("grafana:1.2").unwrap(),
         );
-        let body = body(creation, Role::Grafana, &config, "n", labels.clone());
+        let body = body(creation, Role::Grafana, &config, binding(config.publish, false), "n", labels.clone());
         let host = body.host_config.unwrap();
         let mount = host.mounts.unwrap().remove(0);
         assert_eq!(mount.volume_options.unwrap().labels, Some(labels));

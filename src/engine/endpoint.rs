@@ -1,11 +1,13 @@
 //! Finds the engine that `docker` would use: from the option, the environment or the context.
 
 use std::fmt::{self, Display, Formatter};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 pub use super::environment::Environment;
+use super::network::is_of_this_machine;
 pub(crate) use super::sockets::Tried;
 use super::sockets::usual;
 use crate::error::{Error, Result};
@@ -137,8 +139,8 @@ impl Endpoint {
             Some(v6) => v6.split(']').next().unwrap_or_default(),
             None => host.split(':').next().unwrap_or_default(),
         };
-        let is_here =
-            host.is_empty() || host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let is_own = |ip: IpAddr| ip.is_unspecified() || is_of_this_machine(ip);
+        let is_here = host.is_empty() || host == "localhost" || host.parse().is_ok_and(is_own);
         (!is_here).then(|| host.to_string())
     }
 }
@@ -281,6 +283,9 @@ fn from_context(name: &str, chosen_by: fn(String) -> ChosenBy, environment: &Env
 mod tests {
     use std::ffi::OsString;
 
+    use std::net::{Ipv6Addr, SocketAddr};
+
+    use super::super::address_of_this_machine;
     use super::*;
 
     fn environment(pairs: &[(&str, &str)]) -> Environment {
@@ -360,5 +365,10 @@ mod tests {
         assert_eq!(at("tcp://127.0.0.1:2375"), None);
         assert_eq!(at("tcp://[::1]:2375"), None);
         assert_eq!(at("tcp://[fd00::1]:2375").as_deref(), Some("fd00::1"));
+        assert_eq!(at("tcp://192.0.2.7:2375").as_deref(), Some("192.0.2.7"));
+        let own = address_of_this_machine().unwrap_or(IpAddr::V6(Ipv6Addr::LOCALHOST));
+        for here in ["tcp://0.0.0.0:2375", "tcp://[::]:2375", &format!("tcp://{}", SocketAddr::new(own, 2375))] {
+            assert_eq!(at(here), None, "{here}");
+        }
     }
 }

@@ -17,7 +17,6 @@ use super::{Docker, REQUEST_TIMEOUT};
 use crate::engine::tar_stream::{Entries, Kind};
 use crate::error::{Error, Refusal, Result};
 use crate::model::image::ImageRef;
-use crate::model::observed::RunState;
 use crate::model::role::Role;
 use crate::model::stack::Secret;
 use crate::model::version::Version;
@@ -154,16 +153,11 @@ impl Docker {
         self.write_files(container, &[(INTENDED, &format!("{version} {image} {container}"))]).await
     }
 
-    /// Withdraws the announcement of a version, if it was made for this container, which was never started.
+    /// Withdraws the announcement of a version.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
     pub(crate) async fn clear_intended_version(&self, container: &str) -> Result<()> {
-        let is_intended = self.read_files(container).await?.is_intended_for(container);
-        let run = self.run_info(Role::Grafana, container).await?.map(|info| info.run);
-        if !is_intended || run != Some(RunState::Created) {
-            return Ok(());
-        }
         self.write_files(container, &[(INTENDED, "")]).await
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::readme::{command, docker, fill, influxdb_password};
+use super::readme::{command, docker, elsewhere, fill, influxdb_password};
 use super::{
     ExportFile, ExportFormat, ExportServers, FOLDER, KeptSecret, Material, PROVISIONING, from_file, provisioning,
     provisioning_files, variable, yaml,
@@ -57,6 +57,10 @@ fn compose_service(material: &Material<'_>, spec: &DesiredContainer) -> Value {
     let made = &spec.config;
     let stored = material.has_stored_password.then(|| from_file(&password_path()));
     let mut service = service(spec, &literal(material.environment(spec, stored)));
+    if let Some(id) = &spec.pinned_image {
+        // The name belongs to a newer image, which failed.
+        service["image"] = json!(id);
+    }
     service["restart"] = json!("unless-stopped");
     // In the short form, because docker-compose 1.29 does not support addresses in the long form.
     service["ports"] = json!([format!("{}:{}", made.publish, spec.role.port())]);
@@ -242,5 +246,40 @@ fn status(stack: &Stack) -> String {
         after("--alert-silence-after", settings.silence_after);
     }
     // Both servers are external to this command, so that no engine is used.
-    stack.invocation.by_name(&stack.instance).command_there(&arguments)
+    elsewhere(stack).command_there(&arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::grafana::provisioning::GrafanaExport;
+    use crate::model::stack::Service;
+    use crate::samples;
+
+    #[test]
+    fn an_image_whose_name_belongs_to_another_one_is_named_by_its_id() {
+        let mut stack = samples::stack();
+        let image = stack.container(Role::Grafana).unwrap().config.image.to_string();
+        for (pinned_image, expected) in [(None, image.as_str()), (Some("sha256:1"), "sha256:1")] {
+            if let Service::Container(spec) = &mut stack.services.grafana {
+                spec.pinned_image = pinned_image.map(String::from);
+            }
+            let material = Material {
+                stack: &stack,
+                present: &GrafanaExport::new_server(&stack),
+                version: None,
+                host_address: None,
+                password: None,
+                own_secret: None,
+                has_stored_password: false,
+                influxdb_password: None,
+                format: &FORMAT,
+                directory: Path::new("d"),
+            };
+            let service = compose_service(&material, stack.container(Role::Grafana).unwrap());
+            assert_eq!(service["image"], expected);
+        }
+    }
 }

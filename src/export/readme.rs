@@ -2,6 +2,7 @@
 
 use super::{ExportFile, Material};
 use crate::grafana::provisioning::INFLUXDB_PASSWORD;
+use crate::model::invocation::Invocation;
 use crate::model::role::Role;
 use crate::model::stack::{EngineLocation, Stack};
 
@@ -10,13 +11,21 @@ const NAME: &str = "README.md";
 
 /// A command of this program, for the engine's host.
 pub(super) fn command(stack: &Stack, arguments: &str) -> String {
-    // Without the file: the reader is in another directory, where a relative path would not be found.
-    let invocation = stack.invocation.by_name(&stack.instance);
+    let invocation = elsewhere(stack);
     if stack.engine == EngineLocation::Here {
         invocation.command(arguments)
     } else {
         invocation.command_there(arguments)
     }
+}
+
+/// The invocation for a reader in another directory, where a relative path would not be found.
+pub(super) fn elsewhere(stack: &Stack) -> Invocation {
+    let absolute = |path: &str| match std::path::absolute(path) {
+        Ok(absolute) => absolute.to_string_lossy().into_owned(),
+        Err(_) => path.into(),
+    };
+    stack.invocation.by_name(&stack.instance, absolute)
 }
 
 /// A command of the engine's own client, for the engine's host.

@@ -230,10 +230,10 @@ impl Provisioning {
         json!({"apiVersion": 1, "providers": providers.collect::<Vec<_>>()})
     }
 
-    /// The name of a folder of files.
+    /// The name of a folder of files. No instance has the name of another one's folder.
     #[must_use]
     pub(crate) fn folder_name(&self, index: usize) -> String {
-        if index == 0 { self.instance.clone() } else { format!("{}-{}", self.instance, index + 1) }
+        if index == 0 { self.instance.clone() } else { format!("{}.{}", self.instance, index + 1) }
     }
 }
 

@@ -23,6 +23,9 @@ const DAY: u64 = 86_400;
 /// The time limit of an answer that costs the server nothing.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// InfluxDB's message for an existing database with another retention policy.
+const POLICY_CONFLICT: &str = "conflicts with an existing policy";
+
 /// An InfluxDB server.
 #[derive(Clone)]
 pub(crate) struct Influxdb {
@@ -161,15 +164,15 @@ impl Influxdb {
     /// # Errors
     /// If the server returns an error.
     pub(crate) async fn create_database(&self, name: &str, retention: Option<Retention>) -> Result<()> {
-        let plain = format!("CREATE DATABASE {}", quoted(name));
+        let mut statement = format!("CREATE DATABASE {}", quoted(name));
         if let Some(retention) = retention {
-            let with = format!("{plain} WITH DURATION {} SHARD DURATION {}", retention.influxql(), shard(retention));
-            // For an existing database with another policy, this statement fails but the one below succeeds.
-            if self.query(None, &with).await.is_ok() {
-                return Ok(());
-            }
+            statement.push_str(&format!(" WITH DURATION {} SHARD DURATION {}", retention.influxql(), shard(retention)));
         }
-        self.query(None, &plain).await.map(drop)
+        match self.query(None, &statement).await {
+            // Another process created it, with another period.
+            Err(Error::Answer { why, .. }) if why.contains(POLICY_CONFLICT) => Ok(()),
+            result => result.map(drop),
+        }
     }
 
     /// Sets the retention period of the database's default policy, unless it has changed since it

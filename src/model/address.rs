@@ -22,11 +22,11 @@ impl ServerUrl {
         Self { tls: false, host: host.into(), port, path: String::new() }
     }
 
-    /// The host to write into Clipper's file: some systems resolve `localhost` to `::1` first, where a server
-    /// need not listen.
+    /// The host to write into Clipper's file. Some systems resolve `localhost` to `::1` first, where a server need not
+    /// listen, and Clipper inserts the host into a URL, which requires brackets around an IPv6 address.
     #[must_use]
-    pub(crate) fn host_for_clipper(&self) -> &str {
-        if self.host == "localhost" { "127.0.0.1" } else { &self.host }
+    pub(crate) fn host_for_clipper(&self) -> String {
+        if self.host == "localhost" { "127.0.0.1".into() } else { bracketed(&self.host) }
     }
 
     /// Whether the host is the machine that reads the address.
@@ -45,6 +45,12 @@ impl fmt::Display for ServerUrl {
         }
         f.write_str(&self.path)
     }
+}
+
+/// A host without the brackets of an IPv6 address.
+#[must_use]
+pub(crate) fn unbracketed(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// Encloses an IPv6 address in the brackets that a URL requires.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::address::{bracketed, unbracketed};
 use super::role::Role;
 use super::stack::Stack;
 
@@ -51,8 +52,8 @@ pub(crate) fn clipper_file(stack: &Stack) -> ClipperSettings {
             format!("influx_dbname = {}", toml_string(&stack.database)),
         ),
         (
-            is_reached || clipper.is_some_and(|target| target.host == url.host),
-            format!("influx_ip = {}", toml_string(url.host_for_clipper())),
+            is_reached || clipper.is_some_and(|target| target.names(&url.host)),
+            format!("influx_ip = {}", toml_string(&url.host_for_clipper())),
         ),
         (is_reached || clipper.is_some_and(|target| target.port == url.port), format!("influx_port = {}", url.port)),
     ];
@@ -86,6 +87,8 @@ pub struct ClipperTarget {
     pub addresses: Vec<IpAddr>,
     /// Those addresses that the engine's host has.
     pub on_engine: Vec<IpAddr>,
+    /// Those addresses that the host of an external InfluxDB resolves to as well.
+    pub on_influxdb: Vec<IpAddr>,
     pub port: u16,
     /// The database, after Clipper's rule for white space.
     pub database: String,
@@ -97,17 +100,33 @@ impl ClipperTarget {
         self.reaches(stack) && self.database == stack.database
     }
 
+    /// Whether the host is InfluxDB's container, which is reached by its name inside the instance's network.
+    pub(crate) fn names_container(&self, stack: &Stack) -> bool {
+        stack.container(Role::Influxdb).is_some_and(|spec| self.host == spec.name)
+    }
+
+    /// Whether the file names this host, in a form that Clipper can insert into a URL.
+    fn names(&self, host: &str) -> bool {
+        self.is_usable() && unbracketed(&self.host).eq_ignore_ascii_case(host)
+    }
+
+    /// Whether Clipper can insert the host into a URL, which requires brackets around an IPv6 address.
+    fn is_usable(&self) -> bool {
+        bracketed(&self.host) == self.host
+    }
+
     /// Whether the address in Clipper's file is the stack's InfluxDB.
     pub(crate) fn reaches(&self, stack: &Stack) -> bool {
-        // Inside the instance's network, a container is reached by its name.
-        if let Some(spec) = stack.container(Role::Influxdb)
-            && self.host == spec.name
-        {
+        if !self.is_usable() {
+            return false;
+        }
+        if self.names_container(stack) {
             return self.port == Role::Influxdb.port();
         }
         let url = stack.url(Role::Influxdb);
         let published = stack.container(Role::Influxdb).map(|spec| spec.config.publish.ip());
-        let same_host = self.host == url.host
+        let same_host = self.names(&url.host)
+            || !self.on_influxdb.is_empty()
             || self.addresses.iter().any(|ip| {
                 published.is_some_and(|published| {
                     published == *ip

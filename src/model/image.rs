@@ -24,6 +24,49 @@ pub struct ImageRef {
     digest: Option<String>,
 }
 
+/// Checks a registry and repository as engines do (the grammar of `distribution/reference`).
+fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.contains("://") {
+        return Err("an image name has no scheme such as https://");
+    }
+    let (registry, repository) = match name.split_once('/') {
+        Some((first, rest)) if is_registry(first) => (Some(first), rest),
+        _ => (None, name),
+    };
+    let is_host = |host: &str| {
+        let (host, port) = host.rsplit_once(':').filter(|_| !host.ends_with(']')).unwrap_or((host, "0"));
+        let is_in_host = |c: char| c.is_ascii_alphanumeric() || "-.:[]".contains(c);
+        !host.is_empty() && host.chars().all(is_in_host) && port.parse::<u16>().is_ok()
+    };
+    if registry.is_some_and(|host| !is_host(host)) {
+        return Err("the registry is no host or host:port");
+    }
+    let is_component = |part: &str| {
+        let is_end = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        part.starts_with(is_end) && part.ends_with(is_end) && part.chars().all(|c| is_end(c) || "._-".contains(c))
+    };
+    if repository.split('/').all(is_component) {
+        Ok(())
+    } else {
+        Err("the repository in an image name consists of lower-case letters, digits and single . _ - /")
+    }
+}
+
+/// Whether the first part of a name is a registry's host.
+fn is_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
+}
+
+fn is_tag(tag: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    tag.len() <= 128 && tag.starts_with(is_word) && tag.chars().all(|c| is_word(c) || c == '.' || c == '-')
+}
+
+fn is_digest(digest: &str) -> bool {
+    let is_hex = |hex: &str| !hex.is_empty() && hex.chars().all(|c| c.is_ascii_hexdigit());
+    digest.split_once(':').is_some_and(|(algorithm, hex)| !algorithm.is_empty() && is_hex(hex))
+}
+
 impl ImageRef {
     /// Parses a reference. A reference without tag and digest means `latest`; some engines would
     /// pull all tags.
@@ -44,6 +87,13 @@ impl ImageRef {
         };
         if name.is_empty() || tag.as_deref() == Some("") || digest.as_deref() == Some("") {
             return Err("an image reference has the form name:tag");
+        }
+        check_name(name)?;
+        if tag.as_deref().is_some_and(|tag| !is_tag(tag)) {
+            return Err("a tag has at most 128 letters, digits, dots, dashes and underscores");
+        }
+        if digest.as_deref().is_some_and(|digest| !is_digest(digest)) {
+            return Err("a digest has the form sha256:HEX");
         }
         let tag = tag.or_else(|| digest.is_none().then(|| "latest".into()));
         Ok(Self { name: name.into(), tag, digest })
@@ -74,7 +124,7 @@ impl ImageRef {
     #[must_use]
     pub(crate) fn registry(&self) -> Option<&str> {
         let (first, _) = self.name.split_once('/')?;
-        (first.contains(['.', ':']) || first == "localhost").then_some(first)
+        is_registry(first).then_some(first)
     }
 
     /// Whether a server of this image, which reports the version `runs`, contradicts its tag, so that the tags of
@@ -192,7 +242,14 @@ mod tests {
             let is_full = version.is_some() && !image.ends_with(":12.4");
             assert_eq!(parse(image).full_version().is_some(), is_full, "{image}");
         }
-        for bad in ["", ":x", "a:", "a b", "a@"] {
+        for good in ["localhost/a:1", "[::1]:5000/a/b:1", "M.example:5000/a:1", "a_b/c--d.e:V1_.-", "a@sha256:0aF"] {
+            assert!(ImageRef::parse(good).is_ok(), "{good:?}");
+        }
+        let long = format!("a:{}", "x".repeat(129));
+        let schemes = ["https://m.example/a:1", "http://a"];
+        let names = ["Mirror/a:1", "a/B:1", "a//b", "/a", "a/", "m.example:port/a", "m.example:70000/a", "a.:1"];
+        let tails = ["", ":x", "a:", "a b", "a@", "a:-1", "a:ä", "a@sha256", "a@sha256:xyz", &long];
+        for bad in schemes.iter().chain(&names).chain(&tails) {
             assert!(ImageRef::parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -23,6 +23,8 @@ pub(crate) struct GivenOption {
     pub name: &'static str,
     /// The text to type, with a leading space; a repeatable option occurs once per value.
     pub typed: String,
+    /// The value, if it is the path of a file.
+    pub path: Option<String>,
     /// The suggested commands that repeat it, if they accept it.
     pub scope: Scope,
     /// The commands that accept it; `None` for every command.
@@ -75,14 +77,19 @@ impl Invocation {
         Self { options, ..self.clone() }
     }
 
-    /// The invocation for commands that are used later and elsewhere: they find the instance by its
-    /// name, without a file.
+    /// The invocation for commands that are used later and in another directory: they find the instance by its name,
+    /// without a file, and other files by their `absolute` paths.
     #[must_use]
-    pub(crate) fn by_name(&self, instance: &str) -> Self {
+    pub(crate) fn by_name(&self, instance: &str, absolute: impl Fn(&str) -> String) -> Self {
         let credentials = self.options.iter().filter(|option| option.scope == Scope::Servers).cloned();
+        let credentials = credentials.map(|option| match &option.path {
+            Some(path) => GivenOption { typed: typed_option(&format!("--{}", option.name), &absolute(path)), ..option },
+            None => option,
+        });
         let name = GivenOption {
             name: "name",
             typed: typed_option("--name", instance),
+            path: None,
             scope: Scope::Instance,
             commands: None,
         };
@@ -199,7 +206,8 @@ mod tests {
     fn given(name: &'static str, value: &str, scope: Scope) -> GivenOption {
         let commands: &[&str] =
             if name == "grafana-port" { &["up", "status", "restore"] } else { &["up", "down", "status", "restore"] };
-        GivenOption { name, typed: typed_option(&format!("--{name}"), value), scope, commands: Some(commands) }
+        let typed = typed_option(&format!("--{name}"), value);
+        GivenOption { name, typed, path: (name == "ca-file").then(|| value.into()), scope, commands: Some(commands) }
     }
 
     #[test]
@@ -238,9 +246,13 @@ mod tests {
             "only options that `down` accepts"
         );
         assert_eq!(
-            invocation.by_name("b").command("up"),
+            invocation.by_name("b", |path| path.into()).command("up"),
             "clipper-metrics up --name b --influxdb-user u -H tcp://far:2375"
         );
+        let relative = Invocation::new(vec![given("ca-file", "a b.pem", Scope::Servers)], "");
+        assert_eq!(relative.command("up"), "clipper-metrics up --ca-file 'a b.pem'");
+        let absolute = relative.by_name("b", |path| format!("/home/{path}"));
+        assert_eq!(absolute.command("up"), "clipper-metrics up --name b --ca-file '/home/a b.pem'");
         let saved = invocation.saved();
         assert_eq!(saved.command("up"), "clipper-metrics up --name a --influxdb-user u -H tcp://far:2375");
     }

@@ -3,7 +3,6 @@
 
 use serde::{Serialize, Serializer};
 
-use super::address::bracketed;
 use super::clipper_file::beyond_clipper;
 use super::date::rfc3339;
 use super::role::Role;
@@ -203,9 +202,9 @@ fn wrong_target(stack: &Stack) -> Vec<String> {
         let url = stack.url(Role::Influxdb);
         hints.push(format!(
             "Clipper's file names {}:{}, but InfluxDB is at {}:{}: set influx_ip and influx_port to that address",
-            bracketed(&target.host),
+            target.host,
             target.port,
-            bracketed(url.host_for_clipper()),
+            url.host_for_clipper(),
             url.port
         ));
     }
@@ -328,13 +327,14 @@ mod tests {
             host: "::1".into(),
             addresses: vec![],
             on_engine: vec![],
+            on_influxdb: vec![],
             port: 8087,
             database: "other".into(),
         };
         let stack = Stack { clipper: Some(clipper), ..samples::stack() };
         let found = analysed(vec![model("m_1", Some(NOW))], &stack, &["m 1", "a,b", "new", "newer"]);
         let expected = [
-            "Clipper's file names [::1]:8087, but InfluxDB is at 127.0.0.1:8086: set influx_ip and influx_port to that \
+            "Clipper's file names ::1:8087, but InfluxDB is at 127.0.0.1:8086: set influx_ip and influx_port to that \
              address",
             "Clipper's file names database other, but the dashboard shows d: set influx_dbname to d",
             "model \"a,b\" can never report: Clipper does not escape the comma in its name, and InfluxDB rejects it",

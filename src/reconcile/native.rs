@@ -143,7 +143,8 @@ mod tests {
     }
 
     fn invocation() -> Invocation {
-        let name = GivenOption { name: "name", typed: " --name a".into(), scope: Scope::Instance, commands: None };
+        let name =
+            GivenOption { name: "name", typed: " --name a".into(), path: None, scope: Scope::Instance, commands: None };
         Invocation::new(vec![name], "")
     }
 

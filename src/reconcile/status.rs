@@ -8,7 +8,7 @@ use super::{Depth, Session};
 use crate::clock::now;
 use crate::engine::address_of_this_machine;
 use crate::error::{Error, Result};
-use crate::model::observed::Observed;
+use crate::model::observed::{Observed, StoredSettings};
 use crate::model::plan::{self, Plan, UpOptions};
 use crate::model::reports::{self, Reports};
 use crate::model::role::Role;
@@ -19,29 +19,53 @@ use crate::model::status::{self, AccountStatus, Status};
 /// # Errors
 /// [`Error::Docker`] if the engine does not answer.
 pub(crate) async fn status(session: &Session, show_secrets: bool) -> Result<Status> {
-    status_through(session, &mut session.connect(), show_secrets).await
+    let mut connections = session.connect();
+    let seen = session.observe(&mut connections, Depth::Servers).await?;
+    status_of(session, &connections, &seen, show_secrets).await
 }
 
-async fn status_through(session: &Session, connections: &mut Connections, show_secrets: bool) -> Result<Status> {
-    let seen = session.observe(connections, Depth::Servers).await?;
-    let plan = plan::up(session.stack(), &seen, UpOptions::default());
-    summarize(session, connections, &seen, &plan, show_secrets).await
+async fn status_of(
+    session: &Session,
+    connections: &Connections,
+    seen: &Observed,
+    show_secrets: bool,
+) -> Result<Status> {
+    let plan = plan::up(session.stack(), seen, UpOptions::default());
+    summarize(session, connections, seen, &plan, show_secrets).await
 }
 
 /// The interval of `status --watch`.
 const WATCH: Duration = Duration::from_secs(3);
 
-/// Shows the status repeatedly until `show` returns false.
+/// The end of a watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WatchEnd {
+    /// The reader has seen enough.
+    Closed,
+    /// Another process stored other settings, so the stack must be computed again.
+    SettingsChanged,
+}
+
+/// Shows the status repeatedly until `show` returns false or the stored settings change.
 ///
 /// # Errors
 /// [`Error::Docker`] if the engine does not answer.
-pub(crate) async fn watch(session: &Session, show_secrets: bool, mut show: impl FnMut(&Status) -> bool) -> Result<()> {
+pub(crate) async fn watch(
+    session: &Session,
+    show_secrets: bool,
+    mut show: impl FnMut(&Status) -> bool,
+) -> Result<WatchEnd> {
     let mut ticks = tokio::time::interval(WATCH);
     let mut connections = session.connect();
+    let mut stored: Option<StoredSettings> = None;
     loop {
         ticks.tick().await;
-        if !show(&status_through(session, &mut connections, show_secrets).await?) {
-            return Ok(());
+        let seen = session.observe(&mut connections, Depth::Servers).await?;
+        if *stored.get_or_insert_with(|| seen.settings.clone()) != seen.settings {
+            return Ok(WatchEnd::SettingsChanged);
+        }
+        if !show(&status_of(session, &connections, &seen, show_secrets).await?) {
+            return Ok(WatchEnd::Closed);
         }
     }
 }

@@ -127,9 +127,9 @@ async fn converge(
                 options = options.after_contradiction(&plan);
                 continue;
             }
-            if let Some(plan) = plan::withdraw_announcement(step.as_ref(), FailureCause::from(&error)) {
+            if plan::may_announce_in_vain(step.as_ref(), FailureCause::from(&error)) {
                 // If this fails, the next plan withdraws it.
-                session.apply(&plan, &mut connections, &mut Vec::new()).await.ok();
+                withdraw_announcement(session, &mut connections).await.ok();
             }
             retries.after(error).await.map_err(|error| RunFailure { step, error })?;
             continue;
@@ -158,6 +158,15 @@ async fn withdraw(session: &Session, connections: &mut Connections, seen: &Obser
         && let Err(error) = session.apply(&plan, connections, executed).await
     {
         session.listener().on(Event::Warning(&format!("Grafana's container, which was not started, remains: {error}")));
+    }
+}
+
+/// Withdraws the announced version of a Grafana that this run could not start.
+async fn withdraw_announcement(session: &Session, connections: &mut Connections) -> Result<()> {
+    let seen = session.observe(connections, Depth::EngineOnly).await?;
+    match plan::withdraw_announcement(&seen) {
+        Some(plan) => session.apply(&plan, connections, &mut Vec::new()).await,
+        None => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@ use super::keys::{ServerSettings, Setting, settings_of};
 use super::resolve::{Origin, Resolved};
 use super::values;
 use crate::error::{Error, Result};
-use crate::model::address::ServerUrl;
+use crate::model::address::{ServerUrl, unbracketed};
 use crate::model::container_config::{ContainerConfig, PasswordSource};
 use crate::model::image::ImageRef;
 use crate::model::role::Role;
@@ -56,19 +56,15 @@ pub(super) fn keep_image(resolved: &Resolved<'_>, default: &str, grafana: &mut S
     Some(std::mem::replace(&mut made.image, upgrade.from.name.clone()))
 }
 
-/// A host as it is resolved: without the brackets of an IPv6 address.
-pub(super) fn unbracketed(host: &str) -> &str {
-    host.trim_start_matches('[').trim_end_matches(']')
-}
-
 /// Resolves the address to publish at to one IP address.
 fn address(resolved: &Resolved<'_>, role: Role, setting: Setting, text: &str) -> Result<IpAddr> {
     let memory = resolved.memory;
     let found = if resolved.is_remembered(setting) {
         let known = memory.addresses.get(&setting).cloned();
         let known = known.unwrap_or_else(|| resolved.inputs.addresses(unbracketed(text)));
-        // A remembered name may have lost its address; the container keeps the one it was created with.
-        known.first().copied().or_else(|| memory.address_of(role))
+        // The container keeps the address that it was created with, unless the name has other ones now.
+        let current = memory.address_of(role);
+        current.filter(|ip| known.contains(ip)).or(known.first().copied()).or(current)
     } else {
         resolved.inputs.addresses(unbracketed(text)).first().copied()
     };

@@ -15,13 +15,13 @@ use std::collections::BTreeMap;
 use std::env::split_paths;
 use std::net::IpAddr;
 
-use self::containers::unbracketed;
 use self::keys::{FileKey, Setting, Values, settings_of};
 use self::resolve::{Origin, is_incomplete, resolve};
 use self::stack::build;
 pub(crate) use self::values::duration;
 use crate::clipper::file::{ClipperFile, ValueKind};
 use crate::error::Result;
+use crate::model::address::unbracketed;
 use crate::model::container_config::ContainerConfig;
 use crate::model::credentials::{CaFile, Credentials};
 use crate::model::image::ImageRef;
@@ -198,7 +198,8 @@ pub fn invocation(
     let given = given.into_iter().filter_map(|(setting, value)| {
         let key = setting.key();
         let (typed, scope) = (typed(*setting, value), scope(*setting)?);
-        Some(GivenOption { name: key.option, typed, scope, commands: key.commands })
+        let path = (key.kind == ValueKind::Path).then(|| value.clone()).filter(|path| !path.is_empty());
+        Some(GivenOption { name: key.option, typed, path, scope, commands: key.commands })
     });
     Invocation::new(given.collect(), engine_options)
 }
@@ -246,10 +247,10 @@ pub(crate) fn remembered_images(
 }
 
 /// Whether the containers must be read to know an instance's settings: some are lost, or a remembered host name has no
-/// address at the moment.
+/// address at the moment, or several.
 #[must_use]
 pub(crate) fn needs_containers(stored: &StoredSettings, addresses: &BTreeMap<Setting, Vec<IpAddr>>) -> bool {
-    is_incomplete(stored) || addresses.values().any(Vec::is_empty)
+    is_incomplete(stored) || addresses.values().any(|known| known.len() != 1)
 }
 
 /// The addresses of the remembered hosts to publish at, as far as this run uses them.

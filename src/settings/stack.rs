@@ -9,7 +9,7 @@ use super::resolve::Resolved;
 use super::{EngineFacts, Inputs, invocation, values};
 use crate::clipper::file::ClipperFile;
 use crate::error::{Error, Result};
-use crate::model::address::collide;
+use crate::model::address::{collide, unbracketed};
 use crate::model::clipper_file::ClipperTarget;
 use crate::model::credentials::{Credentials, InfluxdbLogin};
 use crate::model::image::ImageRef;
@@ -30,6 +30,7 @@ pub(super) fn build(resolved: Resolved<'_>) -> Result<(Stack, Credentials)> {
     let credentials = credentials(&resolved, &login, is_external(&services.influxdb))?;
     let data_source = data_source(&resolved, &mut services, (&instance, &title, &database))?;
     let (user_dashboards, unreadable_dashboards) = user_dashboards(&resolved, &instance, &title)?;
+    let clipper = inputs.file.as_ref().map(|file| target(file, inputs, engine, &services.influxdb));
     let publishes_everywhere = services.iter().any(publishes_everywhere);
     let stack = Stack {
         invocation: invocation(&inputs.options, &inputs.environment, &engine.options, is_external(&services.grafana)),
@@ -56,7 +57,7 @@ pub(super) fn build(resolved: Resolved<'_>) -> Result<(Stack, Credentials)> {
         retention: resolved.parsed(Setting::Retention, values::retention)?,
         timeout: resolved.parsed_or_default(Setting::Timeout, values::duration)?,
         engine: engine.location.clone(),
-        clipper: inputs.file.as_ref().map(|file| target(file, inputs, engine)),
+        clipper,
         own_address: publishes_everywhere.then(inputs.own_address).flatten(),
         settings: resolved.settings,
         login,
@@ -120,7 +121,7 @@ fn data_source(
         url: chosen.map_or(derived, |url| url.to_string()),
         is_url_chosen,
         database: database.into(),
-        user: resolved.text(Setting::InfluxdbUser).unwrap_or_default(),
+        user: influxdb_user(resolved, influxdb.container().is_none()).unwrap_or_default(),
         machine: owner.map(|owner| fingerprint_of(owner, resolved)),
     })
 }
@@ -165,16 +166,26 @@ fn login(resolved: &Resolved<'_>, is_ours: bool) -> Login {
     Login { user: user.into(), uses_token, supplies_password, is_untried }
 }
 
+/// The account of an external InfluxDB; a container has none.
+fn influxdb_user(resolved: &Resolved<'_>, is_external: bool) -> Option<String> {
+    resolved.text(Setting::InfluxdbUser).filter(|_| is_external)
+}
+
 fn credentials(resolved: &Resolved<'_>, login: &Login, influxdb_is_external: bool) -> Result<Credentials> {
     let secrets = resolved.inputs.secrets.clone();
-    let user = resolved.text(Setting::InfluxdbUser);
-    if !influxdb_is_external && (user.is_some() || secrets.influxdb_password.is_some()) {
+    let user = influxdb_user(resolved, influxdb_is_external);
+    // A variable may be meant for another instance.
+    let is_named = [Setting::InfluxdbUser, Setting::InfluxdbPasswordFile].into_iter().any(|setting| {
+        let is_typed = resolved.inputs.options.get(&setting).is_some_and(|value| !value.is_empty());
+        is_typed || resolved.inputs.in_file(setting).is_some()
+    });
+    if !influxdb_is_external && is_named {
         return Err(Error::usage(
             "--influxdb-user and its password are for an external InfluxDB",
             "add --influxdb-url, or omit them: Clipper writes to the container without credentials",
         ));
     }
-    let influxdb = match (user, secrets.influxdb_password) {
+    let influxdb = match (user, secrets.influxdb_password.filter(|_| influxdb_is_external)) {
         (Some(user), password) => Some(InfluxdbLogin { user, password: password.unwrap_or_else(|| Secret::new("")) }),
         (None, Some(_)) => {
             return Err(Error::usage("a password for InfluxDB was supplied, but no user", "add --influxdb-user"));
@@ -191,9 +202,13 @@ fn credentials(resolved: &Resolved<'_>, login: &Login, influxdb_is_external: boo
 }
 
 /// Where Clipper writes, by its file and its defaults.
-fn target(file: &ClipperFile, inputs: &Inputs, engine: &EngineFacts) -> ClipperTarget {
+fn target(file: &ClipperFile, inputs: &Inputs, engine: &EngineFacts, influxdb: &Service) -> ClipperTarget {
     let host = file.influx_ip.clone().unwrap_or_else(|| "127.0.0.1".into());
-    let addresses = inputs.addresses(&host);
+    let addresses = inputs.addresses(unbracketed(&host));
+    let of_influxdb = match influxdb {
+        Service::External { url } => inputs.addresses(&url.host),
+        Service::Container(_) => Vec::new(),
+    };
     let is_on_engine = |ip: &IpAddr| match &engine.location {
         EngineLocation::Here => ip.is_unspecified() || (inputs.has_address)(*ip),
         EngineLocation::Elsewhere(engine) | EngineLocation::OverSsh { host: engine, .. } => {
@@ -202,6 +217,7 @@ fn target(file: &ClipperFile, inputs: &Inputs, engine: &EngineFacts) -> ClipperT
     };
     ClipperTarget {
         on_engine: addresses.iter().copied().filter(is_on_engine).collect(),
+        on_influxdb: addresses.iter().copied().filter(|ip| of_influxdb.contains(ip)).collect(),
         addresses,
         host,
         port: file.influx_port.as_ref().and_then(|port| port.parse().ok()).unwrap_or(Role::Influxdb.port()),

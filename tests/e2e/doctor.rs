@@ -122,6 +122,11 @@ fn from_inside_a_container_127_0_0_1_is_the_container_itself() {
     report(&it);
     write(&it.container("influxdb"), 8086);
     let ran = it.run(&["doctor", "--config", config, "--from", &clipper]).expect(0);
+    // This machine cannot resolve the container's name, but reaches the same InfluxDB.
+    let outside = it.run(&["doctor", "--config", config]).expect(0);
+    let both =
+        format!("{}:8086, which this machine reaches at 127.0.0.1:{}", it.container("influxdb"), it.influxdb_port);
+    assert!(outside.out.contains(&both), "{}", outside.out);
     // That file publishes nothing again, and without a file the host name is used.
     let up = it.run(&["up", "--config", config]).expect(0);
     assert!(up.out.contains(&it.influxdb()) && !up.out.contains("must contain"), "{}", up.out);

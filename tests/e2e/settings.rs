@@ -3,11 +3,11 @@
 
 use std::process::Stdio;
 
-use super::instance::{Instance, bridge, docker, settings_volumes};
+use super::instance::{Instance, SOON, bridge, docker, settings_volumes};
 use crate::servers::user_dashboards::export;
 use crate::support::influxd::{self, Influxd};
-use crate::support::registry;
 use crate::support::run::ran;
+use crate::support::{eventually, free_port, registry};
 
 #[test]
 fn after_down_an_up_without_options_is_the_same_stack() {
@@ -294,4 +294,25 @@ fn a_list_of_dashboards_in_clippers_file_is_relative_to_it() {
     std::fs::write(path("clipper.toml"), "").unwrap();
     it.run(&["up", "--config", config]).expect(0);
     assert_eq!(found(&it), 0);
+}
+
+#[test]
+fn a_watch_follows_settings_that_are_changed_elsewhere() {
+    let it = Instance::new("watch-settings");
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let last = || std::fs::read_to_string(out.path()).unwrap().lines().last().map(String::from).unwrap_or_default();
+    let run = it.command(&["status", "--watch"]);
+    let mut watch = run.command().stdout(out.reopen().unwrap()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("there is no instance yet", SOON, || last().contains("absent"));
+    // The watch knows none of these settings when it starts.
+    it.first_up(&["--database", "other"]).expect(0);
+    eventually("it is in sync", SOON, || last().contains(" in sync"));
+    let port = free_port().to_string();
+    it.run(&["up", "--grafana-port", &port]).expect(0);
+    docker(&["stop", &it.container("grafana")]).unwrap();
+    eventually("it is not in sync", SOON, || !last().contains(" in sync"));
+    it.run(&["up"]).expect(0);
+    eventually("it is in sync with the new port", SOON, || last().contains(" in sync"));
+    super::lifecycle::interrupt(watch.id());
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
 }

@@ -7,7 +7,6 @@ use crate::engine::Forward;
 use crate::error::{Error, Result};
 use crate::influxdb::{Influxdb, PROBE_TIMEOUT};
 use crate::influxql::quoted;
-use crate::model::address::bracketed;
 use crate::model::diagnosis::{Check, CheckOutcome, WriteFailure};
 use crate::model::invocation::shell_word;
 use crate::model::observed::ServerResponse;
@@ -195,7 +194,7 @@ impl Examination<'_> {
         if target.from_file && target.url.to_string() != real.to_string() {
             return format!(
                 "set influx_ip and influx_port in Clipper's file to {}:{}",
-                bracketed(real.host_for_clipper()),
+                real.host_for_clipper(),
                 real.port
             );
         }

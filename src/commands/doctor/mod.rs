@@ -15,6 +15,7 @@ use super::terminal::{interrupted, unless_interrupted};
 use crate::engine::Forward;
 use crate::error::{Error, Exit, Result};
 use crate::influxdb::Influxdb;
+use crate::model::address::unbracketed;
 use crate::model::address::{ServerUrl, bracketed};
 use crate::model::clipper_file;
 use crate::model::diagnosis::{Check, CheckOutcome, CheckResult, Diagnosis};
@@ -84,6 +85,8 @@ struct WriteTarget {
     database: String,
     /// Clipper's file names it.
     from_file: bool,
+    /// The address in Clipper's file, if it names InfluxDB's container, which only other containers can resolve.
+    inside: Option<String>,
 }
 
 impl WriteTarget {
@@ -92,10 +95,17 @@ impl WriteTarget {
         let inside = from.and_then(|_| stack.container(Role::Influxdb));
         match &stack.clipper {
             Some(file) => {
-                let database = if file.database.is_empty() { &stack.database } else { &file.database };
-                Self { url: ServerUrl::http(&file.host, file.port), database: database.clone(), from_file: true }
+                let database = if file.database.is_empty() { &stack.database } else { &file.database }.clone();
+                let url = ServerUrl::http(unbracketed(&file.host), file.port);
+                if from.is_none() && file.names_container(stack) && file.reaches(stack) {
+                    let inside = Some(format!("{}:{}", file.host, file.port));
+                    let url = actual_url(stack, Role::Influxdb, &seen.influxdb);
+                    return Self { url, database, from_file: false, inside };
+                }
+                Self { url, database, from_file: true, inside: None }
             }
             None => Self {
+                inside: None,
                 url: inside.map_or_else(
                     || actual_url(stack, Role::Influxdb, &seen.influxdb),
                     |spec| ServerUrl::http(&spec.name, Role::Influxdb.port()),
@@ -227,7 +237,11 @@ fn clipper_settings(stack: &Stack, target: &WriteTarget, named: &[String]) -> (C
         );
         return (outcome, true);
     }
-    (CheckOutcome::Passed(format!("Clipper writes to {}, database {}", target.address(), target.database)), true)
+    let place = match &target.inside {
+        Some(inside) => format!("{inside}, which this machine reaches at {}", target.address()),
+        None => target.address(),
+    };
+    (CheckOutcome::Passed(format!("Clipper writes to {place}, database {}", target.database)), true)
 }
 
 /// The hint that leads to a server's log.

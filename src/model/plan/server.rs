@@ -58,11 +58,15 @@ impl ServerContext<'_> {
     }
 }
 
-/// The steps that remove a container. One that was never started has migrated nothing.
+/// Whether a version was announced for a container that was never started, and has migrated nothing.
+pub(super) fn is_announced_in_vain(actual: &OurContainer, content: Option<&VolumeContent>) -> bool {
+    actual.run == RunState::Created && content.is_some_and(|content| content.files.is_intended_for(&actual.id))
+}
+
+/// The steps that remove a container.
 pub(super) fn removal(role: Role, actual: &OurContainer, content: Option<&VolumeContent>) -> Vec<Step> {
-    let is_intended = content.is_some_and(|content| content.files.is_intended_for(&actual.id));
     let mut steps = Vec::new();
-    if is_intended && actual.run == RunState::Created {
+    if is_announced_in_vain(actual, content) {
         steps.push(Step::ClearIntendedVersion);
     }
     steps.push(Step::RemoveContainer(role));

@@ -86,13 +86,19 @@ pub(crate) fn withdraw<'a>(seen: &Observed, executed: impl DoubleEndedIterator<I
     Some(Plan::new(vec![Item::new(Resource::Server(Role::Grafana), finding, steps)]))
 }
 
-/// Withdraws the announced version of a Grafana whose start failed before it ran.
+/// Whether a run may have announced a version of Grafana that it could not start.
 #[must_use]
-pub(crate) fn withdraw_announcement(step: Option<&Step>, cause: FailureCause) -> Option<Plan> {
-    let has_not_run = step == Some(&Step::StartContainer(Role::Grafana)) && cause == FailureCause::Unpublished;
+pub(crate) fn may_announce_in_vain(step: Option<&Step>, cause: FailureCause) -> bool {
+    step == Some(&Step::StartContainer(Role::Grafana)) && cause == FailureCause::Unpublished
+}
+
+/// Withdraws the version that was announced for a container which has never run.
+#[must_use]
+pub(crate) fn withdraw_announcement(seen: &Observed) -> Option<Plan> {
+    let actual = seen.grafana.container.ours()?;
     let finding = Finding::Requested("it was not started");
     let item = Item::new(Resource::Server(Role::Grafana), finding, vec![Step::ClearIntendedVersion]);
-    has_not_run.then(|| Plan::new(vec![item]))
+    server::is_announced_in_vain(actual, seen.grafana.content.as_ref()).then(|| Plan::new(vec![item]))
 }
 
 impl UpOptions {
@@ -149,8 +155,7 @@ fn database(stack: &Stack, stored: Option<&InfluxdbState>) -> Item {
     Item::with_step(Resource::Database, finding, step)
 }
 
-/// Compares the retention period only if one is set. A missing database is created with it; while
-/// the current period is unreadable, it is not changed.
+/// Compares the retention period only if one is set. A missing database is created with it.
 fn retention(stack: &Stack, stored: Option<&InfluxdbState>) -> Option<Item> {
     let desired = stack.retention?;
     let Some(actual) = stored.filter(|influxdb| influxdb.has_database).map(|influxdb| influxdb.retention) else {
@@ -239,11 +244,19 @@ mod tests {
 
     #[test]
     fn only_a_start_that_failed_before_grafana_ran_withdraws_its_announcement() {
-        let withdrawn = |step: &Step, cause| withdraw_announcement(Some(step), cause).map(|plan| steps(&plan));
-        assert_eq!(withdrawn(&START, FailureCause::Unpublished), Some(vec![Step::ClearIntendedVersion]));
-        assert_eq!(withdrawn(&START, FailureCause::NotReady), None);
-        assert_eq!(withdrawn(&Step::StartContainer(Role::Influxdb), FailureCause::Unpublished), None);
-        assert_eq!(withdrawn(&Step::AwaitAnswer(Role::Grafana), FailureCause::Unpublished), None);
+        let may_announce = |step: &Step, cause| may_announce_in_vain(Some(step), cause);
+        assert!(may_announce(&START, FailureCause::Unpublished));
+        assert!(!may_announce(&START, FailureCause::NotReady));
+        assert!(!may_announce(&Step::StartContainer(Role::Influxdb), FailureCause::Unpublished));
+        assert!(!may_announce(&Step::AwaitAnswer(Role::Grafana), FailureCause::Unpublished));
+        let mut seen = samples::in_sync();
+        samples::announce_start(&mut seen);
+        assert_eq!(steps(&withdraw_announcement(&seen).unwrap()), [Step::ClearIntendedVersion]);
+        container_of(&mut seen, Role::Grafana).run = RunState::Running;
+        assert!(withdraw_announcement(&seen).is_none(), "it has run");
+        samples::announce_start(&mut seen);
+        seen.grafana.content = Some(VolumeContent::default());
+        assert!(withdraw_announcement(&seen).is_none(), "nothing was announced");
     }
 
     fn image(name: &str, id: &str) -> NamedImage {

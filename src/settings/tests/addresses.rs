@@ -113,8 +113,10 @@ fn at_a_wildcard_only_addresses_of_the_engines_machine_reach_influxdb() {
         ("0.0.0.0", EngineLocation::Here, "0.0.0.0", true),
         ("0.0.0.0", EngineLocation::Here, "192.0.2.2", false),
         ("0.0.0.0", EngineLocation::Here, "box", false),
-        ("0.0.0.0", EngineLocation::Here, "::1", false),
-        ("::", EngineLocation::Here, "::1", true),
+        ("0.0.0.0", EngineLocation::Here, "[::1]", false),
+        ("::", EngineLocation::Here, "[::1]", true),
+        // Clipper inserts the host into a URL.
+        ("::", EngineLocation::Here, "::1", false),
         ("192.0.2.1", EngineLocation::Here, "192.0.2.1", true),
         ("192.0.2.1", EngineLocation::Here, "127.0.0.1", false),
         ("0.0.0.0", far(), "box", true),

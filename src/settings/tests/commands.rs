@@ -21,6 +21,58 @@ fn clippers_file_agrees_by_address_name_or_wildcard() {
 }
 
 #[test]
+fn an_ipv6_address_has_brackets_in_clippers_file() {
+    use crate::model::clipper_file::{ClipperSettings, clipper_file};
+    let settings = |host: &str| {
+        let mut it = with(Setting::InfluxdbIp, "::1");
+        it.file = Some(ClipperFile {
+            database: Some("clipper".into()),
+            influx_ip: Some(host.into()),
+            ..ClipperFile::default()
+        });
+        clipper_file(&merged(&it, &fresh()).unwrap())
+    };
+    assert_eq!(settings("[::1]"), ClipperSettings::Agree);
+    for host in ["::1", "127.0.0.1"] {
+        assert_eq!(settings(host), ClipperSettings::Lines(vec!["influx_ip = \"[::1]\"".into()]), "{host}");
+    }
+}
+
+#[test]
+fn an_external_influxdb_is_the_one_in_clippers_file_if_both_hosts_have_one_address() {
+    let agrees = |host: &str| {
+        let mut it = with(Setting::InfluxdbUrl, "http://db.lan:8086");
+        let addresses = |name: &str| if name == "db.lan" { vec![IpAddr::from([10, 0, 0, 5])] } else { Vec::new() };
+        it.resolve = addresses;
+        it.file = Some(ClipperFile {
+            database: Some("clipper".into()),
+            influx_ip: Some(host.into()),
+            ..ClipperFile::default()
+        });
+        let stack = merged(&it, &fresh()).unwrap();
+        stack.clipper.as_ref().unwrap().agrees(&stack)
+    };
+    for (host, expected) in
+        [("db.lan", true), ("DB.lan", true), ("10.0.0.5", true), ("10.0.0.6", false), ("other.lan", false)]
+    {
+        assert_eq!(agrees(host), expected, "{host}");
+    }
+}
+
+#[test]
+fn a_login_for_influxdb_in_the_environment_may_be_meant_for_another_instance() {
+    let mut it = inputs();
+    it.secrets.influxdb_password = Some(Secret::new("p"));
+    it.environment.insert(Setting::InfluxdbUser, "u".into());
+    let (stack, credentials) = merge(&it, &EngineFacts::unreached(String::new()), &fresh()).unwrap();
+    assert!(stack.data_source.user.is_empty() && credentials.influxdb.is_none());
+    for setting in [Setting::InfluxdbUser, Setting::InfluxdbPasswordFile] {
+        let options = Values::from([(setting, "x".to_string())]);
+        assert!(merged(&Inputs { options, ..it.clone() }, &fresh()).is_err(), "{setting:?}");
+    }
+}
+
+#[test]
 fn clippers_file_needs_only_the_lines_that_it_lacks_and_none_for_its_defaults() {
     use crate::model::clipper_file::{ClipperSettings, clipper_file};
     let settings = |inputs: &Inputs| clipper_file(&merged(inputs, &fresh()).unwrap());

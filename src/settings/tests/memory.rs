@@ -256,6 +256,25 @@ fn a_remembered_host_name_without_an_address_stops_nothing_while_the_container_e
 }
 
 #[test]
+fn a_container_keeps_its_address_while_the_remembered_host_name_has_it() {
+    let [a, b, c] = [1, 2, 3].map(|last| IpAddr::from([192, 0, 2, last]));
+    let made = |ip: IpAddr| {
+        let mut made = merged(&inputs(), &fresh()).unwrap().container(Role::Influxdb).unwrap().config.clone();
+        made.publish.set_ip(ip);
+        vec![(Role::Influxdb, Some(made))]
+    };
+    for (known, current, expected) in [(vec![b, a], a, a), (vec![b, a], c, b), (vec![b], a, b), (vec![], a, a)] {
+        let mut memory = remembering(remembered(&[("influxdb-ip", "metrics.lan")]));
+        memory.addresses = [(Setting::InfluxdbIp, known.clone())].into();
+        let is_read = needs_containers(memory.stored.as_ref().unwrap(), &memory.addresses);
+        assert_eq!(is_read, known.len() != 1, "{known:?}");
+        memory.containers = if is_read { made(current) } else { Vec::new() };
+        let stack = merged(&inputs(), &memory).unwrap();
+        assert_eq!(spec(&stack, Role::Influxdb).config.publish.ip(), expected, "{known:?}");
+    }
+}
+
+#[test]
 fn a_remembered_host_name_is_resolved_once() {
     let mut memory = remembering(remembered(&[("influxdb-ip", "metrics.lan")]));
     let first = Inputs { resolve: |_| vec![IpAddr::from([192, 0, 2, 7])], ..inputs() };
