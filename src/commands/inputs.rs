@@ -99,10 +99,10 @@ pub(super) fn read_inputs_of(context: &Context<'_>, scope: SettingsScope, instan
 /// The options of suggested commands, before any file is read.
 pub(crate) fn invocation(context: &Context<'_>) -> Invocation {
     let variables = from_environment(|name| context.environment.get(name).map(String::from));
-    let engine = match context.used_endpoint() {
-        Some(endpoint) => endpoint.options(),
-        None => engine_options(context.options),
-    };
+    let mut engine = engine_options(context.options);
+    if engine.is_empty() {
+        engine = context.used_endpoint().map(|endpoint| endpoint.options()).unwrap_or_default();
+    }
     settings::invocation(&context.options.settings.0, &variables, &engine, false)
 }
 

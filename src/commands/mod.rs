@@ -45,16 +45,18 @@ impl<'a> Context<'a> {
     /// # Errors
     /// [`Error::Usage`](crate::error::Error::Usage) if they are wrong.
     fn endpoint(&self) -> Result<Endpoint> {
-        let (host, context) = (self.options.host.as_deref(), self.options.context.as_deref());
-        let found = endpoint::resolve(host, context, self.environment)?;
-        *self.used.borrow_mut() = Some(found.clone());
-        Ok(found)
+        endpoint::resolve(self.options.host.as_deref(), self.options.context.as_deref(), self.environment)
     }
 
-    /// The engine that the run used, otherwise the one that it would use.
+    /// Records the engine of this run.
+    fn uses(&self, endpoint: &Endpoint) {
+        *self.used.borrow_mut() = Some(endpoint.clone());
+    }
+
+    /// The engine that the run has used, otherwise the one that was found for it.
     fn used_endpoint(&self) -> Option<Endpoint> {
         let used = self.used.borrow().clone();
-        used.or_else(|| self.endpoint().ok())
+        used.or_else(|| self.endpoint().ok().filter(Endpoint::was_found))
     }
 
     /// Prints the result. A reader that closed standard output has seen enough.

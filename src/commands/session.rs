@@ -205,8 +205,9 @@ fn restored_settings(
 }
 
 async fn connect(endpoint: Endpoint, context: &Context<'_>) -> Result<(Docker, EngineFacts)> {
-    let unreached = unreached(context);
-    let options = if endpoint.was_found() { endpoint.options() } else { unreached.options };
+    context.uses(&endpoint);
+    let typed = engine_options(context.options);
+    let options = if typed.is_empty() { endpoint.options() } else { typed };
     let docker = Docker::connect(endpoint, context.listener()).await?;
     let location = docker.location();
     Ok((docker, EngineFacts { location, options, machine: None }))
@@ -266,7 +267,9 @@ async fn with_native_servers(error: Error, inputs: &Inputs, context: &Context<'_
 
 /// Connects to the engine for a command that concerns no single instance.
 pub(super) async fn engine(context: &Context<'_>) -> Result<Docker> {
-    let docker = Docker::connect(context.endpoint()?, context.listener()).await?;
+    let endpoint = context.endpoint()?;
+    context.uses(&endpoint);
+    let docker = Docker::connect(endpoint, context.listener()).await?;
     docker.check().await?;
     Ok(docker)
 }

@@ -85,15 +85,15 @@ impl Endpoint {
         Self { host: host.into(), certificates: None, chosen_by, tried: Vec::new() }
     }
 
-    /// The options that select this engine in a suggested command; empty if the environment or
-    /// Docker's own configuration selects it.
+    /// The options that select this engine in a suggested command; empty if Docker's own configuration selects it. A
+    /// variable that was set for one command is easily overlooked, so it counts as an option.
     #[must_use]
     pub(crate) fn options(&self) -> String {
         match &self.chosen_by {
             // `docker` would not find this engine by default.
-            ChosenBy::Option | ChosenBy::Found(_) => typed_option("-H", &self.host),
-            ChosenBy::ContextOption(name) => typed_option("--context", name),
-            _ => String::new(),
+            ChosenBy::Option | ChosenBy::Variable | ChosenBy::Found(_) => typed_option("-H", &self.host),
+            ChosenBy::ContextOption(name) | ChosenBy::ContextVariable(name) => typed_option("--context", name),
+            ChosenBy::CurrentContext(_) | ChosenBy::Default => String::new(),
         }
     }
 
@@ -282,7 +282,6 @@ fn from_context(name: &str, chosen_by: fn(String) -> ChosenBy, environment: &Env
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
-
     use std::net::{Ipv6Addr, SocketAddr};
 
     use super::super::address_of_this_machine;
@@ -319,6 +318,20 @@ mod tests {
         let named = resolve(None, Some("default"), &without).unwrap();
         assert_eq!((named.host.as_str(), named.chosen_by.is_this_run()), (DEFAULT, true));
         assert_eq!(named.docker_command("ps"), "docker --context default ps");
+    }
+
+    #[test]
+    fn a_suggested_command_names_an_engine_that_this_run_chose() {
+        let folder = with_context("far", "tcp://far:2376");
+        let config = ("DOCKER_CONFIG", folder.path().to_str().unwrap());
+        let options = |host: Option<&str>, context: Option<&str>, pairs: &[(&str, &str)]| {
+            resolve(host, context, &environment(&[&[config], pairs].concat())).unwrap().options()
+        };
+        assert_eq!(options(Some("unix:///o"), None, &[]), " -H unix:///o");
+        assert_eq!(options(None, None, &[("DOCKER_HOST", "ssh://h")]), " -H ssh://h");
+        assert_eq!(options(None, Some("far"), &[]), " --context far");
+        assert_eq!(options(None, None, &[("DOCKER_CONTEXT", "far")]), " --context far");
+        assert_eq!(options(None, None, &[]), "", "the current context");
     }
 
     #[cfg(unix)]
