@@ -8,7 +8,7 @@ use super::Context;
 use super::options::Options;
 use crate::clipper::file::{self, ClipperFile};
 use crate::digest::fingerprint;
-use crate::engine::endpoint::Environment;
+use crate::engine::environment::Environment;
 use crate::engine::{address_of_this_machine, is_of_this_machine};
 use crate::error::{Error, Result};
 use crate::grafana;

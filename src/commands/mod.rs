@@ -19,8 +19,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use self::options::Options;
-pub use crate::engine::endpoint::Environment;
-use crate::engine::endpoint::{self, Endpoint};
+use crate::engine::choice;
+use crate::engine::endpoint::Endpoint;
+pub use crate::engine::environment::Environment;
 use crate::error::Result;
 use crate::model::event::Listener;
 use crate::output::{Output, OutputFormat, Printer};
@@ -45,7 +46,7 @@ impl<'a> Context<'a> {
     /// # Errors
     /// [`Error::Usage`](crate::error::Error::Usage) if they are wrong.
     fn endpoint(&self) -> Result<Endpoint> {
-        endpoint::resolve(self.options.host.as_deref(), self.options.context.as_deref(), self.environment)
+        choice::resolve(self.options.host.as_deref(), self.options.context.as_deref(), self.environment)
     }
 
     /// Records the engine of this run.

@@ -6,7 +6,7 @@ use std::io::{IsTerminal as _, Write as _};
 use super::Context;
 use super::options::{Color, Options};
 use crate::clipper::file::ValueKind;
-use crate::engine::endpoint::Environment;
+use crate::engine::environment::Environment;
 use crate::error::{Error, Result};
 use crate::model::text::{self, printable};
 use crate::output::{OutputFormat, Style};

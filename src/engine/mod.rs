@@ -4,12 +4,13 @@
 
 mod address;
 mod behind;
+pub(crate) mod choice;
 mod connect;
 mod container;
 mod copy;
 mod create;
 pub(crate) mod endpoint;
-mod environment;
+pub mod environment;
 mod errors;
 mod exec;
 pub(crate) mod files;

@@ -1,26 +1,9 @@
 //! The sockets of engines, which are tried if no engine was chosen and the default socket does not exist.
 
-use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 
-use super::endpoint::{ChosenBy, DEFAULT, Endpoint};
+use super::endpoint::{ChosenBy, DEFAULT, Endpoint, Tried};
 use super::environment::Environment;
-
-/// A socket that exists but does not answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Tried {
-    /// The engine that uses it.
-    pub(crate) engine: &'static str,
-    pub(crate) path: PathBuf,
-    /// The reason why it was not used.
-    pub(crate) why: String,
-}
-
-impl Display for Tried {
-    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        write!(out, "{} ({}): {}", self.path.display(), self.engine, self.why)
-    }
-}
 
 /// The engine to use without a choice: the default socket or, only if that does not exist, the
 /// first of the others that answers. A socket that denies access counts as an answer.

@@ -14,8 +14,9 @@ use crate::model::observed::PortHolder;
 use crate::model::plan::{BlockReason, Blocker, FailureCause, Resource};
 use crate::model::publish;
 pub use crate::model::refusal::Refusal;
-use crate::model::results::{ErrorDocument, Failed, SchemaVersion};
+use crate::model::results::{ErrorDocument, Failed};
 use crate::model::role::Role;
+use crate::model::schema::SchemaVersion;
 use crate::model::upgrade::{Upgrade, UpgradeState};
 
 /// The result type of this crate.

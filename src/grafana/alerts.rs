@@ -8,7 +8,6 @@ use futures_util::future::try_join;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::alert_template::render;
 use super::json::{Elements, Texts, lenient, read};
 use super::store::GrafanaFolder;
 use super::versions::Capability;
@@ -17,7 +16,7 @@ use crate::digest::fingerprint;
 use crate::error::{Error, Result};
 use crate::model::alerts::{AlertRule, AlertSettings, Alerts};
 use crate::model::observed::{ActualAlerts, ActualRule, AlertRulesState, OtherObject};
-use crate::model::stack::{DesiredDashboard, DesiredDataSource, MadeFor, Stack};
+use crate::model::stack::{DesiredDataSource, MadeFor, Stack};
 
 /// The title of the folder, followed by the instance's name.
 const FOLDER: &str = "Clipper Metrics alerts";
@@ -99,36 +98,6 @@ pub(super) fn folder_title(instance: &str) -> String {
     titled(FOLDER, instance)
 }
 
-/// A rule in the format of a provisioned file; an edited rule stays as edited. The objective is the
-/// desired one, otherwise the rule's, otherwise `shown`, the dashboard's.
-pub(super) fn provisioned(
-    stack: &Stack,
-    rule: AlertRule,
-    settings: &AlertSettings,
-    shown: Option<u64>,
-    source: &DesiredDataSource,
-    found: Option<&Rule>,
-) -> Value {
-    let uid = uid(&stack.instance, rule);
-    if let Some(found) = found.filter(|found| found.is_edited()) {
-        let mut file = json!(found);
-        if let Some(fields) = file.as_object_mut() {
-            fields.retain(|name, value| (CONTENT.contains(&name.as_str()) || name == "uid") && !value.is_null());
-            // One field has a different name in files.
-            let time = fields.remove("keep_firing_for");
-            fields.extend(time.map(|time| ("keepFiringFor".into(), time)));
-        }
-        return file;
-    }
-    let fields = found.map(|found| found.mark().fields).unwrap_or_default();
-    let objective = stack.dashboard.objective.or_else(|| AlertSettings::objective(&fields)).or(shown);
-    let objective = objective.unwrap_or(DesiredDashboard::DEFAULT_OBJECTIVE);
-    let mut new = render(rule, settings, objective, &stack.instance, &source.uid);
-    new.add_mark(settings.fields(rule, objective), source);
-    new.uid = uid;
-    json!(new)
-}
-
 pub(super) fn in_folder<'a>(all: &'a [Rule], folder: &'a GrafanaFolder) -> impl Iterator<Item = &'a Rule> {
     all.iter().filter(|rule| rule.folder_uid == folder.uid)
 }
@@ -165,6 +134,23 @@ impl Rule {
     pub(super) fn replace_content(&mut self, new: Self) {
         (self.title, self.annotations) = (new.title, new.annotations);
         self.rest.extend(new.rest);
+    }
+
+    /// The rule as edited, in the format of a provisioned file.
+    pub(super) fn edited_file(&self) -> Value {
+        let mut file = json!(self);
+        if let Some(fields) = file.as_object_mut() {
+            fields.retain(|name, value| (CONTENT.contains(&name.as_str()) || name == "uid") && !value.is_null());
+            // One field has a different name in files.
+            let time = fields.remove("keep_firing_for");
+            fields.extend(time.map(|time| ("keepFiringFor".into(), time)));
+        }
+        file
+    }
+
+    /// The latency objective that it was created with.
+    pub(super) fn objective(&self) -> Option<u64> {
+        AlertSettings::objective(&self.mark().fields)
     }
 
     /// Removes the contact point that a user chose.
@@ -259,7 +245,7 @@ impl Grafana {
 mod tests {
     use std::time::Duration;
 
-    use super::super::alert_template::content_hash;
+    use super::super::alert_template::{content_hash, render};
     use super::*;
     use crate::samples;
 

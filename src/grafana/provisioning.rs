@@ -5,6 +5,7 @@ use futures_util::future::{try_join, try_join_all};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::alert_template::render;
 use super::alerts::Rule;
 use super::dashboard::StoredDashboard;
 use super::data_source::DataSource;
@@ -13,9 +14,9 @@ use super::organisation::Organisation;
 use super::versions::Capability;
 use super::{Api, Grafana, alerts, dashboard, user_dashboard};
 use crate::error::{Error, Result};
-use crate::model::alerts::AlertRule;
+use crate::model::alerts::{AlertRule, AlertSettings};
 use crate::model::observed::DashboardState as Seen;
-use crate::model::stack::{DashboardId, DesiredDataSource, Stack};
+use crate::model::stack::{DashboardId, DesiredDashboard, DesiredDataSource, Stack};
 use crate::model::version::Version;
 
 /// The variable that contains the password of InfluxDB's user.
@@ -332,8 +333,14 @@ fn alert_rules(stack: &Stack, purpose: &ProvisioningTarget<'_>, present: &Grafan
     let shown = present.dashboards.first().and_then(Option::as_ref);
     let shown = shown.and_then(|found| found.state().objective);
     let rules = AlertRule::ALL.into_iter().zip(&present.rules);
-    let rules =
-        rules.map(|(rule, found)| alerts::provisioned(stack, rule, settings, shown, purpose.source, found.as_ref()));
+    let rules = rules.map(|(rule, found)| match found {
+        Some(found) if found.is_edited() => found.edited_file(),
+        found => {
+            let own = found.as_ref().and_then(Rule::objective);
+            let objective = stack.dashboard.objective.or(own).or(shown);
+            new_rule(stack, rule, settings, objective, purpose.source)
+        }
+    });
     let rules = rules.map(|mut rule| {
         // Grafana does not expand variables in annotations and queries.
         let fields = rule.as_object_mut().into_iter().flatten();
@@ -349,6 +356,21 @@ fn alert_rules(stack: &Stack, purpose: &ProvisioningTarget<'_>, present: &Grafan
     });
     let delete_rules = rules_in(stack, earlier_organisations(purpose, present.organisation));
     Ok(Some(json!(RulesFile { api_version: 1, groups: vec![group], delete_rules })))
+}
+
+/// An unedited rule in the format of a file.
+fn new_rule(
+    stack: &Stack,
+    rule: AlertRule,
+    settings: &AlertSettings,
+    objective: Option<u64>,
+    source: &DesiredDataSource,
+) -> Value {
+    let objective = objective.unwrap_or(DesiredDashboard::DEFAULT_OBJECTIVE);
+    let mut new = render(rule, settings, objective, &stack.instance, &source.uid);
+    new.add_mark(settings.fields(rule, objective), source);
+    new.uid = alerts::uid(&stack.instance, rule);
+    json!(new)
 }
 
 /// The file that deletes the instance's provisioned rules; harmless if there are none.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::names::names;
-use super::results::{SchemaVersion, Seconds};
+use super::schema::{SchemaVersion, Seconds};
 
 /// The subject of one check.
 #[derive(Debug, Clone)]

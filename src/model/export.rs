@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::invocation::shell_word;
 use super::names::names;
-use super::results::SchemaVersion;
+use super::schema::SchemaVersion;
 
 names! {
     pub(crate) enum FileChange {

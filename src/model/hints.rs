@@ -1,12 +1,11 @@
 //! Advice for the user that follows from a plan and its observation.
 
 use super::alerts::Alerts;
-use super::invocation::{shell_word, typed_option};
+use super::invocation::{Invocation, shell_word, typed_option};
 use super::observed::{Catalogue, Observed, QueryFault, Unreadable};
 use super::plan::{Blocker, Finding, Item, Plan, Resource};
 use super::role::Role;
 use super::stack::{DesiredDataSource, DesiredUserDashboard, Need, NeededObject, Stack};
-use super::status::UserDashboardStatus;
 use super::upgrade::UpgradeState;
 
 /// The hints that follow from the stack, its plan and its observation, the most important first.
@@ -14,10 +13,9 @@ pub(super) fn hints(
     stack: &Stack,
     seen: &Observed,
     plan: &Plan,
-    user_dashboards: &[UserDashboardStatus],
+    invocation: &Invocation,
+    on_user_dashboards: impl Iterator<Item = String>,
 ) -> Vec<String> {
-    // Remembered settings need not be typed again.
-    let invocation = super::status::invocation(stack, plan);
     let mut hints: Vec<String> = plan.items.iter().filter_map(|item| hint(stack, item)).collect();
     if hints.is_empty() && !plan.in_sync() {
         hints.push(format!("`{}` repairs this", invocation.command("up")));
@@ -28,7 +26,7 @@ pub(super) fn hints(
     hints.extend(lookalikes(seen));
     hints.extend(kept(plan));
     hints.extend(unreadable_dashboards(stack));
-    hints.extend(user_dashboards.iter().flat_map(UserDashboardStatus::remarks));
+    hints.extend(on_user_dashboards);
     hints.extend(refused_image(stack));
     if let Some(upgrade) = seen.settings.upgrade.as_ref().filter(|upgrade| upgrade.state == UpgradeState::Unproven) {
         let back = invocation.command(&format!("up --grafana-image {}", upgrade.from.name));
@@ -76,16 +74,10 @@ pub(crate) fn way_to_read(stack: &Stack, role: Role, unreadable: &Unreadable) ->
 
 /// The warnings about published addresses that other hosts can reach.
 pub(crate) fn open_access(stack: &Stack) -> impl Iterator<Item = String> {
-    let warning = |role| {
+    let warning = |role: Role| {
         let config = &stack.container(role)?.config;
         let at = config.is_open().then_some(config.publish)?;
-        Some(match role {
-            Role::Influxdb => format!(
-                "InfluxDB listens on {at} without authentication: every host that reaches that address can read and \
-                 write metrics"
-            ),
-            Role::Grafana => format!("Grafana listens on {at} over plain HTTP: passwords can be read on the network"),
-        })
+        Some(format!("{} listens on {at} {}", role.title(), role.facts().open_access))
     };
     Role::ALL.into_iter().filter_map(warning)
 }

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::names::names;
-use super::results::SchemaVersion;
 use super::role::PerRole;
+use super::schema::SchemaVersion;
 
 /// Every instance on the engine.
 #[derive(Debug, Serialize)]

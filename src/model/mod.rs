@@ -30,6 +30,7 @@ pub(crate) mod reports;
 pub(crate) mod results;
 pub mod retention;
 pub mod role;
+pub(crate) mod schema;
 pub(crate) mod server_status;
 pub mod stack;
 pub(crate) mod status;

@@ -35,6 +35,8 @@ pub(crate) struct ServerFacts {
     pub(crate) environment: &'static [(&'static str, &'static str)],
     /// The product and its version that Clipper can use.
     pub(crate) usable_version: &'static str,
+    /// The risk of an address that other hosts reach.
+    pub(crate) open_access: &'static str,
     /// The setting of the address that the server listens on.
     pub(crate) listen_setting: &'static str,
     /// The package of Homebrew.
@@ -79,6 +81,7 @@ const INFLUXDB: ServerFacts = ServerFacts {
     resources: Resources { processor: "100m", memory: "128Mi", memory_limit: "2Gi", storage: "10Gi" },
     environment: &[("INFLUXDB_REPORTING_DISABLED", "true")],
     usable_version: "InfluxDB 1.x",
+    open_access: "without authentication: every host that reaches that address can read and write metrics",
     listen_setting: "bind-address in [http]",
     mac_os: Package {
         installation: "`brew install influxdb@1 && brew services start influxdb@1` (`influxdb` without `@1` is version 3)",
@@ -128,6 +131,7 @@ const GRAFANA: ServerFacts = ServerFacts {
         ("GF_USERS_ALLOW_SIGN_UP", "false"),
     ],
     usable_version: "Grafana",
+    open_access: "over plain HTTP: passwords can be read on the network",
     listen_setting: "http_addr in [server]",
     mac_os: Package {
         installation: "`brew install grafana && brew services start grafana`",

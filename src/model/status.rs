@@ -14,9 +14,9 @@ use super::names::names;
 use super::observed::{ActualDashboard, DashboardState, DataSourceState, EngineInfo, FolderState, Observed, Query};
 use super::plan::{BlockReason, Blocker, Finding, Plan, Resource, Step};
 use super::reports::Reports;
-use super::results::{SchemaVersion, Seconds};
 use super::retention::Retention;
 use super::role::{PerRole, Role};
+use super::schema::{SchemaVersion, Seconds};
 use super::server_status::{ServerStatus, server};
 use super::stack::{DashboardId, DesiredUserDashboard, Secret, Stack};
 
@@ -286,7 +286,9 @@ impl Status {
     pub(crate) fn new(stack: &Stack, seen: &Observed, plan: &Plan, reports: Reports, account: AccountStatus) -> Self {
         let servers = PerRole::from_fn(|role| server(stack, seen.server(role), plan, role));
         let user_dashboards = user_dashboards(stack, seen, plan, &servers.grafana.url);
-        let mut hints = hints::hints(stack, seen, plan, &user_dashboards);
+        let invocation = invocation(stack, plan);
+        let remarks = user_dashboards.iter().flat_map(UserDashboardStatus::remarks);
+        let mut hints = hints::hints(stack, seen, plan, &invocation, remarks);
         hints.extend(reports.hints.iter().cloned());
         hints.dedup();
         Self {
@@ -323,7 +325,7 @@ impl Status {
             }),
             exposures: Vec::new(),
             blocker: plan.blocker().map(|(_, blocker)| blocker.clone()),
-            invocation: invocation(stack, plan),
+            invocation,
             servers,
         }
     }
@@ -381,7 +383,7 @@ impl Status {
 }
 
 /// The invocation that suggested commands repeat: remembered settings need not be typed again.
-pub(super) fn invocation(stack: &Stack, plan: &Plan) -> Invocation {
+fn invocation(stack: &Stack, plan: &Plan) -> Invocation {
     let is_saved = plan.finding(Resource::Settings) == Some(&Finding::InSync);
     if is_saved { stack.invocation.saved() } else { stack.invocation.clone() }
 }

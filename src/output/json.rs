@@ -3,8 +3,9 @@
 use super::plain::Plain;
 use super::{Output, Printer, Style, print};
 use crate::model::event::{Event, Listener};
-use crate::model::results::{Document, LogLine, SchemaVersion};
+use crate::model::results::{Document, LogLine};
 use crate::model::role::Role;
+use crate::model::schema::SchemaVersion;
 use crate::model::status::Status;
 use crate::model::text::printable_json;
 

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::engine::endpoint::Environment;
+use crate::engine::environment::Environment;
 use crate::error::{Error, Result};
 use crate::model::event::{Event, Listener};
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::answers::{Answers, Range, answers};
 use super::engine::OwnEngine;
 use super::instance::{Instance, Removed, SOON, assert_log_limit, assert_no_capability, docker, is_podman};
-use crate::support::run::{Ran, program, ran};
+use crate::support::run::{Ran, program, ran, without_inherited_host};
 use crate::support::{eventually, free_port, registry};
 
 /// The Compose project of an export, removed when the test ends.
@@ -25,9 +25,13 @@ impl<'a> Project<'a> {
         Self { it, folder }
     }
 
+    fn readme(&self) -> String {
+        without_inherited_host(&std::fs::read_to_string(self.folder.path().join("README.md")).unwrap())
+    }
+
     /// The commands in the README's code blocks, block by block.
     fn commands(&self) -> Vec<Vec<String>> {
-        let text = std::fs::read_to_string(self.folder.path().join("README.md")).unwrap();
+        let text = self.readme();
         let blocks = text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
         blocks.map(|block| block.replace("|\n", "| ").lines().map(String::from).collect()).collect()
     }
@@ -80,7 +84,7 @@ fn compose_continues_with_the_volumes_and_back_again() {
     let asks = || docker(&["exec", &clipper, "influx", "-host", &host, "-execute", statement]);
     assert!(asks().unwrap().contains("clipper"));
     let project = Project::export(&it);
-    let readme = std::fs::read_to_string(project.folder.path().join("README.md")).unwrap();
+    let readme = project.readme();
     let moves = |verb: &str| {
         let start = readme.find(&format!("docker network {verb} ")).unwrap();
         let command = readme[start..].split('`').next().unwrap().replace("CLIPPER", &clipper);

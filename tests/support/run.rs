@@ -71,11 +71,8 @@ impl Run {
 
     pub fn run(self) -> Ran {
         let mut ran = Ran { typed: self.typed(), ..ran(&self.command().output().unwrap()) };
-        if let (Some(host), false) = (inherited_host(), self.environment.contains_key("DOCKER_HOST")) {
-            // The texts are the same on a machine with an engine at the default address.
-            for text in [&mut ran.out, &mut ran.err] {
-                *text = text.replace(&format!(" -H {host}"), "");
-            }
+        if !self.environment.contains_key("DOCKER_HOST") {
+            (ran.out, ran.err) = (without_inherited_host(&ran.out), without_inherited_host(&ran.err));
         }
         let words = std::iter::once("clipper-metrics").chain(self.arguments.iter().map(String::as_str));
         if let Ok(cli) = clipper_metrics::cli::Cli::try_parse_from(words) {
@@ -88,6 +85,11 @@ impl Run {
 /// The engine that the tests use, unless it is at the default address.
 fn inherited_host() -> Option<String> {
     std::env::var("DOCKER_HOST").ok()
+}
+
+/// Texts that are the same on a machine with an engine at the default address: their commands inherit it, too.
+pub fn without_inherited_host(text: &str) -> String {
+    inherited_host().map_or_else(|| text.into(), |host| text.replace(&format!(" -H {host}"), ""))
 }
 
 /// The result of a finished process.
