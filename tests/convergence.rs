@@ -8,6 +8,7 @@ use std::cell::LazyCell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{LazyLock, Mutex};
+use std::time::Instant;
 
 use clipper_metrics::model::container_config::PasswordSource;
 use clipper_metrics::model::observed::{Observed, RunState, ServerResponse};
@@ -53,6 +54,8 @@ fn shortens_retention(desired: &Stack, seen: &Observed, plan: &Plan) -> bool {
 fn is_new(key: &impl Hash) -> bool {
     KNOWN.lock().unwrap().insert(digest(key), 0).is_none()
 }
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The rounds within which a run must converge.
 const ROUNDS: usize = 9;
@@ -120,7 +123,7 @@ fn ends_in_round(world: &mut World, desired: &Stack, case: Case, options: &mut U
                 return true;
             }
             Step::VerifyQuery { .. } => {
-                *options = options.after_contradiction(&plan);
+                *options = options.after_contradiction(&plan, *START);
                 return false;
             }
             _ => return ends_after_failure(world, desired, case, &step),

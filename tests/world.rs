@@ -802,7 +802,7 @@ impl World {
                 assert_eq!(rules.is_empty(), self.rules == ObjectState::Missing);
                 self.rules = ObjectState::Missing;
             }
-            Step::VerifyQuery { saves_left } => {
+            Step::VerifyQuery { saves_left, .. } => {
                 assert!(self.database && self.influxdb.runs() && self.source == ObjectState::Right);
                 assert!(!self.stale || *saves_left > 0, "the data source was saved again");
                 return !self.stale;

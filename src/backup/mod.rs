@@ -163,8 +163,18 @@ async fn describe(session: &Session, connections: &Connections, seen: &Observed)
     let known = stack.settings.as_ref().map(|settings| &settings.values);
     let mut settings = seen.settings.values.as_ref().or(known).cloned().unwrap_or_default();
     if let (Some(spec), Some(_)) = (stack.container(Role::Grafana), &stack.refused_image) {
-        // The restored instance runs the current image, not one that failed here.
-        let image = Remembered { value: spec.config.image.to_string(), from_file: false };
+        // The restored instance runs the current image, not one that failed here and may have the same name.
+        let running = seen.grafana.version.as_deref().filter(|_| spec.pinned_image.is_some());
+        let image = running.and_then(|version| spec.config.image.of_version(version));
+        if spec.pinned_image.is_some() && image.is_none() {
+            session.listener().on(Event::Warning(&format!(
+                "a newer image called {} failed here, and the archive names it: choose an image with --grafana-image \
+                 when you restore it",
+                spec.config.image
+            )));
+        }
+        let image = image.unwrap_or_else(|| spec.config.image.clone());
+        let image = Remembered { value: image.to_string(), from_file: false };
         settings.insert(Upgrade::SETTING.into(), image);
     }
     let grafana = seen.grafana.version.clone();

@@ -13,10 +13,11 @@ use crate::engine::files::{OWN_FOLDER, VOLUME};
 use crate::error::{Error, Result};
 use crate::model::event::{Event, ExecutedStep};
 use crate::model::image::ImageRef;
-use crate::model::observed::{ContainerState, Network, Observed, VolumeState};
+use crate::model::invocation::typed_option;
+use crate::model::observed::{ContainerState, Observed, VolumeState};
 use crate::model::plan::{self, BlockReason, Blocker, Finding, Item, Plan, Resource, Step, UpOptions};
 use crate::model::role::Role;
-use crate::model::stack::{Pull, RestoreRecord, Stack, UnfinishedRestore};
+use crate::model::stack::{EngineLocation, Pull, RestoreRecord, Stack, UnfinishedRestore};
 use crate::model::version::Version;
 use crate::reconcile::{Connections, Depth, Outcome, Session, up};
 
@@ -91,6 +92,7 @@ pub(crate) async fn restore(
         let seen = session.observe(&mut connections, Depth::EngineOnly).await?;
         expect_nothing(stack, &seen)?;
         expect_new_enough(stack, &archive.manifest)?;
+        expect_verifiable(stack)?;
         let options = UpOptions { pull: stack.pull == Pull::Always, ..UpOptions::default() };
         let plan = plan::up(&before_restore(stack), &plan::without_instance(&seen), options);
         if let Some((resource, blocker)) = plan.blocker() {
@@ -151,6 +153,12 @@ async fn after_failure(session: &Session, progress: RestoreProgress, mut error: 
     }
     match &mut error {
         Error::Interrupted { hint } => *hint = left,
+        // The restore cannot be repeated, and an unconfirmed period is not remembered.
+        Error::NotConfirmed { hint, .. } if matches!(progress, RestoreProgress::Everything) => {
+            let retention = stack.retention.map(|time| typed_option("--retention", &time.to_string()));
+            let up = stack.command(&format!("up{} --yes", retention.unwrap_or_default()));
+            *hint = format!("all data is restored: `{up}` finishes it and confirms this");
+        }
         _ if matches!(progress, RestoreProgress::Nothing) => {}
         _ => session.listener().on(Event::Warning(&left)),
     }
@@ -176,15 +184,13 @@ enum RestoreProgress {
 }
 
 /// Refuses to restore over an existing instance. The parts of an unfinished restore do not count as one, nor does a
-/// network that `down --volumes` kept for other containers.
+/// network that `down --volumes` kept for other containers. The plan refuses objects of other owners.
 fn expect_nothing(stack: &Stack, seen: &Observed) -> Result<()> {
-    let has = |container: &ContainerState, volume: &VolumeState| {
-        *container != ContainerState::Absent || *volume != VolumeState::Absent
+    let has = |role: Role| {
+        let server = seen.server(role);
+        server.container.ours().is_some() || matches!(server.volume, VolumeState::Ours { .. })
     };
-    let is_there = has(&seen.influxdb.container, &seen.influxdb.volume)
-        || has(&seen.grafana.container, &seen.grafana.volume)
-        || seen.network == Network::Foreign
-        || !seen.settings.numbers.is_empty();
+    let is_there = Role::ALL.into_iter().any(has) || !seen.settings.numbers.is_empty();
     if !is_there || seen.settings.restore.is_some() {
         return Ok(());
     }
@@ -215,6 +221,22 @@ fn expect_new_enough(stack: &Stack, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
+/// Refuses an engine on another machine, whose loopback is out of reach: the restored Grafana must prove there that it
+/// rejects admin/admin.
+fn expect_verifiable(stack: &Stack) -> Result<()> {
+    let is_open = stack.container(Role::Grafana).is_some_and(|spec| spec.config.is_open());
+    match &stack.engine {
+        EngineLocation::Elsewhere(host) if is_open => Err(Error::usage(
+            format!(
+                "the engine runs on {host}, and a restored Grafana is verified on that machine's loopback before it is \
+                 published"
+            ),
+            format!("copy the file to {host} and restore it there, or reach the engine with -H ssh://{host}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Whether a step only fetches something and changes nothing of the instance.
 const fn is_fetched(step: &Step) -> bool {
     matches!(step, Step::PullImage(_))
@@ -232,7 +254,7 @@ async fn fill(
     connections: &mut Connections,
     executed: &mut Vec<ExecutedStep>,
 ) -> Result<()> {
-    let docker = session.docker()?;
+    let (stack, docker) = (session.stack(), session.docker()?);
     // Only the containers of this run: another run may take over the restore and create its own.
     let influxdb = connections.influxdb.container()?.to_string();
     let grafana = connections.grafana.container()?.to_string();
@@ -241,7 +263,7 @@ async fn fill(
     send(docker, &grafana, VOLUME, archive, ArchiveFolder::Grafana, database).await?;
     let own = RestoreTarget { folder: Some(OWN_FOLDER), owner, folder_mode: 0o700, file_mode: 0o400 };
     send(docker, &grafana, VOLUME, archive, ArchiveFolder::Own, own).await?;
-    if docker.container_id(&session.stack().instance, Role::Grafana).await?.as_ref() != Some(&grafana) {
+    if docker.container_id(&stack.instance, Role::Grafana).await?.as_ref() != Some(&grafana) {
         let why = "another run replaced its container".into();
         return Err(Error::Raced { doing: "restore Grafana".into(), why });
     }
@@ -266,7 +288,9 @@ async fn fill(
         if *holds {
             restored?;
         } else {
-            session.influxdb(&connections.influxdb).create_database(name, None).await?;
+            // An empty database loses nothing by a shorter period.
+            let retention = stack.retention.filter(|_| *name == stack.database);
+            session.influxdb(&connections.influxdb).create_database(name, retention).await?;
         }
     }
     docker.run_inside(doing, &influxdb, &["rm", "-rf", &directory]).await

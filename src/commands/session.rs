@@ -165,7 +165,15 @@ pub(super) async fn open_restored(
     let noted = docker.stored_settings(&name).await?;
     // A restore that starts again after an interruption keeps the options of the first run.
     let again = noted.values.filter(|_| noted.restore.as_ref().is_some_and(|noted| noted.is_of_same(&restore)));
-    let values = restored_settings(manifest, again);
+    let values = restored_settings(manifest, &name, again);
+    let dashboards = Setting::Dashboard.key().option;
+    if manifest.settings.contains_key(dashboards) && !values.contains_key(dashboards) {
+        context.printer.on(Event::Warning(&format!(
+            "the dashboards imported with --dashboard belong to {}: they stay in the restored Grafana, and {name} does not \
+             update them",
+            manifest.instance
+        )));
+    }
     let stored = StoredSettings { values: Some(values), ..StoredSettings::default() };
     let memory = Memory { stored: Some(stored), ..Memory::default() };
     let (mut stack, credentials) = settings::merge(&inputs, &engine, &memory)?;
@@ -186,12 +194,17 @@ pub(super) async fn open_restored(
 /// The settings that a restored instance remembers: those of an interrupted restore, otherwise the archive's.
 fn restored_settings(
     manifest: &Manifest,
+    name: &str,
     interrupted: Option<BTreeMap<String, Remembered>>,
 ) -> BTreeMap<String, Remembered> {
     let mut values = interrupted.unwrap_or_else(|| {
         let mut values = manifest.settings.clone();
         for setting in Role::ALL.map(|role| settings_of(role).ip).into_iter().chain([Setting::DataSourceUrl]) {
             values.remove(setting.key().option);
+        }
+        if manifest.instance != name {
+            // The restored Grafana contains them with their uids, and the mark of the other instance.
+            values.remove(Setting::Dashboard.key().option);
         }
         values
     });

@@ -34,9 +34,10 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &StatusArguments) -> R
             let inputs = read_inputs(context, SettingsScope::Whole)?;
             let open = || session::open_with(&inputs, context, false);
             let mut session = open().await?;
+            let mut connections = session.connect();
             loop {
                 let show = |status: &Status| context.printer.again(status).is_ok();
-                let opened = match reconcile::watch(&session, arguments.show_secrets, show).await {
+                let opened = match reconcile::watch(&session, &mut connections, arguments.show_secrets, show).await {
                     Ok(WatchEnd::Closed) => return Ok(()),
                     Ok(WatchEnd::SettingsChanged) => open().await,
                     Err(error) => Err(error),
@@ -45,6 +46,8 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &StatusArguments) -> R
                     Ok(session) => session,
                     Err(error) => reconcile::reopen(error, open, |error| context.printer.trouble(error)).await?,
                 };
+                let earlier = std::mem::replace(&mut connections, session.connect());
+                connections.grafana.continue_from(earlier.grafana);
             }
         };
         tokio::select! {

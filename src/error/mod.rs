@@ -5,7 +5,7 @@ mod hints;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::model::address::ServerUrl;
 use crate::model::image::ImageRef;
@@ -181,7 +181,11 @@ pub enum Error {
     },
     /// Grafana's answer contradicts the correct settings of its data source, so they must be saved again.
     #[error("Grafana's answer contradicts the settings of its data source: {why}")]
-    Contradicted { why: String },
+    Contradicted {
+        why: String,
+        /// The start of the verification.
+        since: Instant,
+    },
     /// All steps were done, but a difference remains.
     #[error("still out of sync{}: {rest}", after.map(|after| format!(" after {:.1}s", after.as_secs_f64())).unwrap_or_default())]
     NotConverged {

@@ -13,7 +13,7 @@ use super::store::GrafanaFolder;
 use super::versions::Capability;
 use super::{Grafana, dashboard, path, unreadable};
 use crate::digest::fingerprint;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::alerts::{AlertRule, AlertSettings, Alerts};
 use crate::model::observed::{ActualAlerts, ActualRule, AlertRulesState, OtherObject};
 use crate::model::stack::{DesiredDataSource, MadeFor, Stack};
@@ -180,13 +180,8 @@ impl Rule {
 impl Grafana {
     /// The instance's rules, if a setting turns them on or off.
     pub(super) async fn seen_alerts(&self, stack: &Stack) -> Result<AlertRulesState> {
-        if stack.alerts == Alerts::NotManaged {
-            return Ok(AlertRulesState::NotRead);
-        }
-        if !self.has(Capability::AlertRules) {
-            let first = Capability::AlertRules.since();
-            let why = format!("this Grafana has no API for alert rules that users can edit; {first} introduced it");
-            return Ok(AlertRulesState::Unavailable(why));
+        if stack.alerts == Alerts::NotManaged || !self.has(Capability::AlertRules) {
+            return Ok(self.unread_alerts(stack));
         }
         let rules = try_join(self.alert_rule(stack, AlertRule::Latency), self.alert_rule(stack, AlertRule::Silence));
         let seen = match rules.await {
@@ -197,11 +192,18 @@ impl Grafana {
         match seen {
             Ok(Some([latency, silence])) => Ok(AlertRulesState::Seen(ActualAlerts { latency, silence })),
             Ok(None) => Ok(AlertRulesState::Unavailable("alerting is switched off in this Grafana".into())),
-            Err(Error::Answer { status: 403, .. }) => {
-                Ok(AlertRulesState::Unavailable("this account may not read Grafana's alert rules".into()))
-            }
             Err(error) => unreadable(error).map(AlertRulesState::Unreadable),
         }
+    }
+
+    /// The state of the instance's rules as far as it is known without a request.
+    pub(super) fn unread_alerts(&self, stack: &Stack) -> AlertRulesState {
+        if stack.alerts == Alerts::NotManaged || self.has(Capability::AlertRules) {
+            return AlertRulesState::NotRead;
+        }
+        let first = Capability::AlertRules.since();
+        let why = format!("this Grafana has no API for alert rules that users can edit; {first} introduced it");
+        AlertRulesState::Unavailable(why)
     }
 
     /// The existing rules, and the objects in the place of missing ones; `None` if Grafana has no alerting.

@@ -42,8 +42,7 @@ use self::versions::Capability;
 use crate::error::{Error, ForeignObject, Result};
 use crate::http::{Body, Http, Request, Response, escaped};
 use crate::model::observed::{
-    AlertRulesState, DashboardState, DataSourceState, FolderState, GrafanaState, OrganisationState, Query,
-    ServerResponse, Unreadable,
+    DashboardState, DataSourceState, FolderState, GrafanaState, OrganisationState, Query, ServerResponse, Unreadable,
 };
 use crate::model::role::Role;
 use crate::model::stack::{MadeFor, Secret, Stack};
@@ -164,7 +163,7 @@ impl Grafana {
                 dashboard: DashboardState::Missing,
                 has_home: false,
                 user_dashboards: Vec::new(),
-                alerts: AlertRulesState::NotRead,
+                alerts: self.unread_alerts(stack),
                 query: Query::Unasked,
                 catalogue: None,
             });

@@ -107,17 +107,17 @@ impl ClipperTarget {
 
     /// Whether the file names this host, in a form that Clipper can insert into a URL.
     fn names(&self, host: &str) -> bool {
-        self.is_usable() && unbracketed(&self.host).eq_ignore_ascii_case(host)
+        self.unusable_host().is_none() && unbracketed(&self.host).eq_ignore_ascii_case(host)
     }
 
-    /// Whether Clipper can insert the host into a URL, which requires brackets around an IPv6 address.
-    fn is_usable(&self) -> bool {
-        bracketed(&self.host) == self.host
+    /// The host if Clipper cannot insert it into a URL, which requires brackets around an IPv6 address.
+    pub(crate) fn unusable_host(&self) -> Option<&str> {
+        Some(self.host.as_str()).filter(|host| bracketed(host) != **host)
     }
 
     /// Whether the address in Clipper's file is the stack's InfluxDB.
     pub(crate) fn reaches(&self, stack: &Stack) -> bool {
-        if !self.is_usable() {
+        if self.unusable_host().is_some() {
             return false;
         }
         if self.names_container(stack) {

@@ -164,6 +164,13 @@ impl ImageRef {
         (numbers.filter(|number| number.parse::<u64>().is_ok()).count() == 3).then_some(tag)
     }
 
+    /// The image of an official repository with the server's full version as its tag.
+    #[must_use]
+    pub(crate) fn of_version(&self, version: &str) -> Option<Self> {
+        let named = Self { name: self.name.clone(), tag: Some(version.into()), digest: None };
+        named.full_version().is_some().then_some(named)
+    }
+
     /// The digest of the content, if the reference contains it.
     #[must_use]
     pub(crate) fn digest(&self) -> Option<&str> {
@@ -242,6 +249,12 @@ mod tests {
             let is_full = version.is_some() && !image.ends_with(":12.4");
             assert_eq!(parse(image).full_version().is_some(), is_full, "{image}");
         }
+        let named = |image: &str| parse(image).of_version("12.4.10").map(|image| image.to_string());
+        assert_eq!(named("m.example/grafana/grafana:latest").as_deref(), Some("m.example/grafana/grafana:12.4.10"));
+        assert_eq!(
+            [named("corp/grafana:1"), parse("grafana/grafana:1").of_version("nightly").map(|_| String::new())],
+            [None, None]
+        );
         for good in ["localhost/a:1", "[::1]:5000/a/b:1", "M.example:5000/a:1", "a_b/c--d.e:V1_.-", "a@sha256:0aF"] {
             assert!(ImageRef::parse(good).is_ok(), "{good:?}");
         }

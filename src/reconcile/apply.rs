@@ -212,7 +212,10 @@ impl Session {
             Step::SaveAlertRules(new) => grafana().await?.save_alert_rules(stack, &new).await,
             Step::DeleteAlertRules(rules) => grafana().await?.delete_alert_rules(stack, &rules).await,
             Step::SetHome { uid } => grafana().await?.set_home(&uid).await,
-            Step::VerifyQuery { saves_left } => self.verify_query(&*grafana().await?, saves_left, deadline).await,
+            Step::VerifyQuery { saves_left, since } => {
+                let deadline = since.map_or(deadline, |since| since + stack.timeout);
+                self.verify_query(&*grafana().await?, saves_left, since, deadline).await
+            }
         }
     }
 

@@ -35,6 +35,13 @@ impl Connection {
         Self { role, http, container: None, attempts: LoginAttempts::default(), version: None, client: None }
     }
 
+    /// Continues an earlier connection to the same address, so that no rejected login is sent again.
+    pub(crate) fn continue_from(&mut self, earlier: Self) {
+        if earlier.http.address() == self.http.address() {
+            (self.container, self.attempts) = (earlier.container, earlier.attempts);
+        }
+    }
+
     pub(super) fn move_to(&mut self, way: &ServerUrl, shown: &str) {
         let way = way.to_string();
         if !self.http.is_at(&way, shown) {

@@ -52,19 +52,19 @@ pub(crate) enum WatchEnd {
 /// [`Error::Docker`] if the engine does not answer.
 pub(crate) async fn watch(
     session: &Session,
+    connections: &mut Connections,
     show_secrets: bool,
     mut show: impl FnMut(&Status) -> bool,
 ) -> Result<WatchEnd> {
     let mut ticks = tokio::time::interval(WATCH);
-    let mut connections = session.connect();
     let mut stored: Option<StoredSettings> = None;
     loop {
         ticks.tick().await;
-        let seen = session.observe(&mut connections, Depth::Servers).await?;
+        let seen = session.observe(connections, Depth::Servers).await?;
         if *stored.get_or_insert_with(|| seen.settings.clone()) != seen.settings {
             return Ok(WatchEnd::SettingsChanged);
         }
-        if !show(&status_of(session, &connections, &seen, show_secrets).await?) {
+        if !show(&status_of(session, connections, &seen, show_secrets).await?) {
             return Ok(WatchEnd::Closed);
         }
     }

@@ -123,8 +123,8 @@ async fn converge(
             }
         }
         if let Err(RunFailure { step, error }) = session.try_apply(&plan, &mut connections, &mut executed).await {
-            if matches!(error, Error::Contradicted { .. }) {
-                options = options.after_contradiction(&plan);
+            if let Error::Contradicted { since, .. } = error {
+                options = options.after_contradiction(&plan, since);
                 continue;
             }
             if plan::may_announce_in_vain(step.as_ref(), FailureCause::from(&error)) {

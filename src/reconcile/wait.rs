@@ -45,15 +45,23 @@ impl Session {
         Ok(())
     }
 
-    /// Repeats a query through the data source until its answer is correct.
+    /// Repeats a query through the data source until its answer is correct. `since` is the start of an earlier
+    /// verification.
     ///
     /// # Errors
-    /// [`Error::Contradicted`] if correct settings should be saved again, [`Error::NotConverged`] with Grafana's reason if the answer is still wrong at the deadline, or at once if waiting
-    /// cannot help.
-    pub(super) async fn verify_query(&self, grafana: &Grafana, saves_left: u8, deadline: Instant) -> Result<()> {
+    /// [`Error::Contradicted`] if correct settings should be saved again, [`Error::NotConverged`] with Grafana's reason if
+    /// the answer is still wrong at the deadline, or at once if waiting cannot help.
+    pub(super) async fn verify_query(
+        &self,
+        grafana: &Grafana,
+        saves_left: u8,
+        since: Option<Instant>,
+        deadline: Instant,
+    ) -> Result<()> {
         let desired = &self.stack.data_source;
-        let started = Instant::now();
-        let mut checks = QueryChecks::new(desired.is_on_engines_host(), saves_left, started, deadline);
+        let now = Instant::now();
+        let started = since.unwrap_or(now);
+        let mut checks = QueryChecks::new(desired.is_on_engines_host(), saves_left, now, deadline);
         let mut backoff = Duration::from_millis(50);
         loop {
             let why = match grafana.query_database(desired).await? {
@@ -71,7 +79,7 @@ impl Session {
                         hint: hints::way_to_influxdb(desired, fault, reaches_loopback),
                     });
                 }
-                NextCheck::SaveAgain => return Err(Error::Contradicted { why }),
+                NextCheck::SaveAgain => return Err(Error::Contradicted { why, since: started }),
                 NextCheck::Repeat => {}
             }
             pause(&mut backoff).await;

@@ -300,10 +300,14 @@ pub(crate) fn check(inputs: &Inputs) -> Result<()> {
     // Credentials may be for a server whose address is remembered, and the file's settings of a container do not apply
     // to such a server.
     inputs.secrets = Secrets::default();
-    inputs.options.insert(Setting::InfluxdbUser, String::new());
+    let credentials = [Setting::InfluxdbUser, Setting::InfluxdbPasswordFile];
+    inputs.options.extend(credentials.map(|setting| (setting, String::new())));
     if let Some(file) = &mut inputs.file {
         file.influx_ip = None;
-        file.metrics.remove("grafana_ip");
+        let not_for_containers = credentials.into_iter().chain([Setting::GrafanaIp]);
+        for key in not_for_containers.filter_map(|setting| setting.key().metrics_key()) {
+            file.metrics.remove(&key);
+        }
     }
     merge(&inputs, &EngineFacts::unreached(String::new()), &Memory::default()).map(drop)
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::instance::{Instance, SOON, bridge, docker, is_podman};
 use super::lifecycle::interrupt;
+use crate::servers::user_dashboards::export;
 use crate::support::eventually;
 use crate::support::front::Front;
 use crate::support::run::ran;
@@ -95,6 +96,39 @@ fn a_backup_is_restored_identically_in_parallel_and_in_place() {
     assert_eq!(answers(&it, at), before);
     let state = it.run(&["status", "--output", "json"]).expect(0).json();
     assert_eq!((&state["dashboard"]["state"], &state["database"]["name"]), (&json!("edited"), &json!("d")));
+}
+
+#[test]
+fn under_another_name_own_dashboards_stay_as_they_are_and_an_empty_database_gets_its_period() {
+    let it = Instance::new("backup-own");
+    let folder = tempfile::tempdir().unwrap();
+    let (file, own) = (folder.path().join("saved"), folder.path().join("own.json"));
+    std::fs::write(&own, export("mine", "Mine").to_string()).unwrap();
+    it.first_up(&["--database", "d", "--dashboard", own.to_str().unwrap(), "--retention", "30d"]).expect(0);
+    it.run(&["backup", file.to_str().unwrap()]).expect(0);
+    let other = Instance::new("restored-own");
+    let restored = restore(&other, file.to_str().unwrap(), &[]).expect(0);
+    assert!(restored.err.contains(&format!("belong to {}", it.name)), "{}", restored.err);
+    let state = other.run(&["status", "--output", "json"]).expect(0).json();
+    assert_eq!((&state["database"]["retention"], &state["user_dashboards"]), (&json!("30d"), &json!([])), "{state}");
+    assert_eq!(other.grafana("GET", "/api/dashboards/uid/mine", None).0, 200);
+    assert!(other.run(&["up"]).expect(0).out.contains("nothing to do"));
+}
+
+#[test]
+fn an_object_of_another_owner_is_named_before_a_restore() {
+    let it = Instance::new("restore-foreign");
+    let file = tempfile::tempdir().unwrap();
+    let path = file.path().join("saved");
+    let path = path.to_str().unwrap();
+    it.first_up(&[]).expect(0);
+    it.run(&["backup", path]).expect(0);
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    docker(&["volume", "create", &it.container("influxdb")]).unwrap();
+    let refused = restore(&it, path, &[]).expect(1);
+    docker(&["volume", "rm", &it.container("influxdb")]).unwrap();
+    assert!(refused.err.contains(&it.container("influxdb")), "{}", refused.err);
+    assert!(!refused.err.contains("down --volumes"), "{}", refused.err);
 }
 
 #[test]

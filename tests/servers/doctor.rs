@@ -197,6 +197,16 @@ fn a_wrong_port_in_clippers_file() {
 }
 
 #[test]
+fn clippers_file_contains_an_address_without_its_brackets() {
+    let case = Case::healthy(Version::V12);
+    let port = case.servers.influxd.port;
+    case.servers.write("clipper.toml", format!("influx_dbname = \"d\"\ninflux_ip = \"::1\"\ninflux_port = {port}\n"));
+    let (_, document) = case.first_failure("clipper_settings");
+    let hint = document["culprit"]["hint"].as_str().unwrap();
+    assert!(hint.contains(r#"influx_ip in Clipper's file to "[::1]""#), "{hint}");
+}
+
+#[test]
 fn clippers_file_names_another_influxdb() {
     let it = Case::healthy(Version::V12);
     let other = Influxd::start();

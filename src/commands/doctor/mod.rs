@@ -15,9 +15,8 @@ use super::terminal::{interrupted, unless_interrupted};
 use crate::engine::Forward;
 use crate::error::{Error, Exit, Result};
 use crate::influxdb::Influxdb;
-use crate::model::address::unbracketed;
-use crate::model::address::{ServerUrl, bracketed};
-use crate::model::clipper_file;
+use crate::model::address::{ServerUrl, bracketed, unbracketed};
+use crate::model::clipper_file::{self, ClipperTarget};
 use crate::model::diagnosis::{Check, CheckOutcome, CheckResult, Diagnosis};
 use crate::model::event::{Event, Listener};
 use crate::model::observed::{Observed, ServerResponse};
@@ -223,6 +222,13 @@ fn clipper_settings(stack: &Stack, target: &WriteTarget, named: &[String]) -> (C
         let hint = "pass Clipper's file with -c if it names a proxy, or omit --influxdb-url to use a container";
         return (CheckOutcome::failed(why, hint), false);
     }
+    if let Some(host) = stack.clipper.as_ref().and_then(ClipperTarget::unusable_host) {
+        let outcome = CheckOutcome::failed(
+            format!("Clipper cannot use influx_ip = {host:?}, because it inserts the host into a URL"),
+            format!("set influx_ip in Clipper's file to {:?}", bracketed(host)),
+        );
+        return (outcome, true);
+    }
     if target.database != stack.database {
         let outcome = CheckOutcome::failed(
             format!("Clipper's file names database {}, but the dashboard shows {}", target.database, stack.database),
@@ -257,7 +263,7 @@ fn clipper_reports(reports: &Reports, stack: &Stack, target: &WriteTarget, named
     let check_clipper = || {
         format!(
             "check that Clipper is running and writes to {}; if it runs in a container: `{}`",
-            target.address(),
+            target.inside.clone().unwrap_or_else(|| target.address()),
             stack.command("doctor --from CONTAINER")
         )
     };
@@ -295,7 +301,7 @@ fn clipper_reports(reports: &Reports, stack: &Stack, target: &WriteTarget, named
             CheckOutcome::failed(format!("Clipper's last report was {} ago", ago(at)), check_clipper())
         }
         // If a file describes a Clipper, demo data does not replace its reports.
-        (Some(_), None) if reports.demo && !target.from_file => CheckOutcome::Passed("demo data only".into()),
+        (Some(_), None) if reports.demo && stack.clipper.is_none() => CheckOutcome::Passed("demo data only".into()),
         (Some(_), None) => match reports.elsewhere.first() {
             Some(other) => CheckOutcome::failed(
                 format!("database {} contains no reports, but {} does", stack.database, reports.elsewhere.join(", ")),

@@ -215,7 +215,7 @@ pub struct StoredVersion {
 pub enum AlertRulesState {
     /// No setting mentions them, so they were not read.
     NotRead,
-    /// This server has no alerting, or the account may not read it; the reason.
+    /// This server has no alerting; the reason.
     Unavailable(String),
     /// They could not be read.
     Unreadable(Unreadable),

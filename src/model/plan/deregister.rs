@@ -43,6 +43,9 @@ pub(super) fn deregistration(stack: &Stack, grafana: &GrafanaState) -> Vec<Item>
     }
     // The folder comes last: Grafana refuses to delete one with hidden content, and no other step
     // depends on it.
+    if let FolderState::Unreadable(why) = &grafana.folder {
+        items.push(unreadable(Resource::Folder, why));
+    }
     if let Some(title) = stack.folder.clone().filter(|_| grafana.folder == FolderState::Present { is_own: true }) {
         items.push(if is_kept {
             let why = format!("Grafana's folder {title:?} is not empty");

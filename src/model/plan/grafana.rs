@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::made_for::{conflict, elsewhere, made_for_difference, moves};
-use super::{BlockReason, Blocker, Finding, Item, Kept, Phase, Resource, Step, UpOptions};
+use super::{BlockReason, Blocker, Contradictions, Finding, Item, Kept, Phase, Resource, Step, UpOptions};
 use crate::model::container_config::Difference;
 use crate::model::observed::{
     ActualDashboard, DashboardState, DataSourceState, FolderState, GrafanaState, OrganisationState, OtherObject, Query,
@@ -18,36 +18,41 @@ pub(super) fn inside(stack: &Stack, known: Option<&GrafanaState>, options: UpOpt
     let mut items = Vec::new();
     items.extend(organisation(stack, known));
     // If the organisation is ambiguous, nothing was read.
-    let is_observed = known.is_some();
-    let is_unreadable = known.is_some_and(holds_unreadable);
+    let observed = known;
     let is_seen = |grafana: &&GrafanaState| {
         !matches!(grafana.organisation, OrganisationState::Ambiguous(_) | OrganisationState::Unreadable(_))
     };
     let known = known.filter(is_seen);
     let dashboards: Vec<Item> = stack.dashboards().map(|id| dashboard(stack, known, id, options)).collect();
     let is_new = |item: &Item| matches!(item.finding, Finding::Missing | Finding::Unknown);
+    // Existing dashboards stay where they are.
     if stack.folder.is_some() && dashboards.iter().any(is_new) {
         items.push(folder(stack, known));
     }
     items.extend(dashboards);
     items.push(data_source(stack, known, options));
     items.extend(super::alerts::alerts(stack, known, options));
+    let is_unreadable = is_undecidable(observed, &items);
     for item in &mut items {
         if is_unreadable {
             item.steps.clear();
         }
-        if !is_observed {
+        if observed.is_none() {
             item.until = Phase::Changes;
         }
     }
     items
 }
 
-/// Whether the facts that decide the owner of these objects are unreadable, so that nothing is written.
-pub(super) const fn holds_unreadable(grafana: &GrafanaState) -> bool {
-    matches!(grafana.organisation, OrganisationState::Unreadable(_))
-        || matches!(grafana.data_source, DataSourceState::Unreadable(_))
-        || matches!(grafana.folder, FolderState::Unreadable(_))
+/// Whether a fact that decides the owner or the place of these objects is unreadable, so that nothing is written.
+pub(super) fn is_undecidable(known: Option<&GrafanaState>, inside: &[Item]) -> bool {
+    let hides_owner = |grafana: &GrafanaState| {
+        matches!(grafana.organisation, OrganisationState::Unreadable(_))
+            || matches!(grafana.data_source, DataSourceState::Unreadable(_))
+    };
+    let is_unreadable_folder =
+        |item: &Item| item.resource == Resource::Folder && matches!(item.finding, Finding::Unreadable(_));
+    known.is_some_and(hides_owner) || inside.iter().any(is_unreadable_folder)
 }
 
 pub(super) fn dashboard_name(stack: &Stack, id: DashboardId) -> String {
@@ -290,7 +295,7 @@ pub(super) fn query(known: Option<&GrafanaState>, database: &Item, inside: &[Ite
     let settled = database.steps.is_empty()
         && database.finding == Finding::InSync
         && inside.iter().all(|item| item.resource != Resource::DataSource || item.finding == Finding::InSync);
-    if known.is_some_and(holds_unreadable) {
+    if is_undecidable(known, inside) {
         return Item::new(Resource::Query, Finding::Unknown, vec![]);
     }
     let finding = match known.map(|grafana| &grafana.query) {
@@ -298,13 +303,14 @@ pub(super) fn query(known: Option<&GrafanaState>, database: &Item, inside: &[Ite
         Some(Query::Failing(why)) if settled => Finding::Contradicts(why.clone()),
         _ => Finding::Unknown,
     };
+    let Contradictions { count, since } = options.contradictions;
     let (replaces, saves_left) = match known.map(|grafana| &grafana.data_source) {
         Some(DataSourceState::Ours { provisioned: true, .. }) => (None, 0),
-        Some(DataSourceState::Ours { made_for, .. }) => (Some(made_for), MAX_SAVES - options.contradictions),
-        _ => (None, MAX_SAVES - options.contradictions),
+        Some(DataSourceState::Ours { made_for, .. }) => (Some(made_for), MAX_SAVES - count),
+        _ => (None, MAX_SAVES - count),
     };
-    let saves_again = matches!(finding, Finding::Contradicts(_)) && options.contradictions > 0;
-    let mut item = Item::with_step(Resource::Query, finding, Step::VerifyQuery { saves_left });
+    let saves_again = matches!(finding, Finding::Contradicts(_)) && count > 0;
+    let mut item = Item::with_step(Resource::Query, finding, Step::VerifyQuery { saves_left, since });
     if let Some(made_for) = replaces.filter(|_| saves_again) {
         let save = Step::SaveDataSource { replaces: Some(made_for.clone()), becomes_default: false };
         item.steps.insert(0, (save.phase(), save));
@@ -314,6 +320,8 @@ pub(super) fn query(known: Option<&GrafanaState>, database: &Item, inside: &[Ite
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::model::alerts::{AlertRule, Alerts};
     use crate::model::observed::{ActualAlerts, ActualRule, AlertRulesState, ContainerState, Observed};
@@ -363,25 +371,40 @@ mod tests {
     }
 
     #[test]
+    fn an_unreadable_folder_matters_only_to_a_dashboard_that_goes_into_it() {
+        let desired = Stack { folder: Some("F".into()), ..samples::stack() };
+        for dashboard in [DashboardState::Missing, DashboardState::Present(samples::actual_dashboard("new"))] {
+            let is_missing = dashboard == DashboardState::Missing;
+            let plan = plan_with(&desired, |seen| {
+                let grafana = content_of(seen);
+                (grafana.folder, grafana.dashboard) = (FolderState::Unreadable(unreadable()), dashboard.clone());
+            });
+            assert_eq!((plan.in_sync(), plan.unreadable().is_some()), (!is_missing, is_missing), "{plan}");
+            assert!(plan.is_idle(), "{plan}");
+        }
+    }
+
+    #[test]
     fn a_data_source_that_answers_contradict_is_saved_again_unless_a_file_provides_it() {
         let desired = samples::stack();
         let replaces = Some(desired.data_source.made_for());
         let save = Step::SaveDataSource { replaces, becomes_default: false };
-        let verify = |saves_left| Step::VerifyQuery { saves_left };
-        let planned = |contradictions, provisioned, query: Query| {
+        let start = Instant::now();
+        let planned = |count: u8, provisioned, query: Query| {
             let mut seen = samples::in_sync();
             let grafana = content_of(&mut seen);
             *source_of(grafana).1 = provisioned;
             grafana.query = query;
+            let contradictions = Contradictions { count, since: (count > 0).then_some(start) };
             steps(&plan::up(&desired, &seen, UpOptions { contradictions, ..UpOptions::default() }))
         };
         let failing = || Query::Failing("empty".into());
-        assert_eq!(planned(0, false, failing()), [verify(MAX_SAVES)]);
-        for contradictions in 1..=MAX_SAVES {
-            let left = MAX_SAVES - contradictions;
-            assert_eq!(planned(contradictions, false, failing()), [save.clone(), verify(left)]);
-            assert_eq!(planned(contradictions, true, failing()), [verify(0)]);
-            assert_eq!(planned(contradictions, false, Query::Ok), []);
+        assert_eq!(planned(0, false, failing()), [Step::VerifyQuery { saves_left: MAX_SAVES, since: None }]);
+        for count in 1..=MAX_SAVES {
+            let verify = |saves_left| Step::VerifyQuery { saves_left, since: Some(start) };
+            assert_eq!(planned(count, false, failing()), [save.clone(), verify(MAX_SAVES - count)]);
+            assert_eq!(planned(count, true, failing()), [verify(0)]);
+            assert_eq!(planned(count, false, Query::Ok), []);
         }
     }
 

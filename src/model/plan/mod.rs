@@ -25,6 +25,7 @@ mod up;
 mod upgrade;
 
 use std::fmt;
+use std::time::Instant;
 
 pub(crate) use self::blockers::{managed_server, not_the_container, refused, unusable_server};
 pub use self::container::needs_content;
@@ -54,8 +55,16 @@ pub struct UpOptions {
     pub reset_password: bool,
     /// Pull images even if they are on the engine.
     pub pull: bool,
-    /// How often this run has found that Grafana's answers contradict its data source, which is then saved again.
-    pub contradictions: u8,
+    pub contradictions: Contradictions,
+}
+
+/// The verifications of a run that ended because Grafana's answer contradicted its data source, which is then saved
+/// again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Contradictions {
+    pub(crate) count: u8,
+    /// The start of the first one, with which the time limit of all of them begins.
+    pub(crate) since: Option<Instant>,
 }
 
 /// One item per resource, in display order.

@@ -150,7 +150,7 @@ mod tests {
             (save(), Answer(500), refused),
             (save(), Answer(403), None),
             (Some(Step::SaveDataSource { replaces: None, becomes_default: true }), Answer(503), refused),
-            (Some(Step::VerifyQuery { saves_left: 3 }), NOT_READY, refused),
+            (Some(Step::VerifyQuery { saves_left: 3, since: None }), NOT_READY, refused),
             (Some(Step::ProveDashboard { edited: false }), NOT_READY, refused),
             (Some(Step::SetHome { uid: "x".into() }), Answer(500), None),
             // It was not started, because its database could not be copied.
@@ -233,7 +233,7 @@ mod tests {
         let (stack, mut seen) = upgrading(image("12.4.10", None), image("13.0.0", None));
         seen.influxdb.version = None;
         for (step, expected) in [
-            (Step::VerifyQuery { saves_left: 3 }, false),
+            (Step::VerifyQuery { saves_left: 3, since: None }, false),
             (Step::ProveDashboard { edited: false }, false),
             (Step::AwaitAnswer(Role::Grafana), true),
         ] {

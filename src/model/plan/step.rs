@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use super::Resource;
 use crate::model::alerts::{AlertRule, AlertRules};
@@ -161,6 +162,8 @@ pub enum Step {
     VerifyQuery {
         /// How often the data source can still be saved again if the answer contradicts its settings.
         saves_left: u8,
+        /// The start of the first verification of this run, if an earlier one was contradicted.
+        since: Option<Instant>,
     },
 }
 

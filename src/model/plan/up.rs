@@ -1,9 +1,11 @@
 //! Plans `up`: all resources of a stack, in display order.
 
+use std::time::Instant;
+
 use super::network::network;
 use super::server::{self, PlanInputs, server};
 use super::settings::{settings, unknown_settings};
-use super::{FailureCause, Finding, Item, Phase, Plan, Resource, Step, UpOptions, grafana, unfinished};
+use super::{Contradictions, FailureCause, Finding, Item, Phase, Plan, Resource, Step, UpOptions, grafana, unfinished};
 use crate::model::container_config::Difference;
 use crate::model::observed::{InfluxdbState, Observed, PortHolder, RunState, VolumeState};
 use crate::model::role::{PerRole, Role};
@@ -38,6 +40,8 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     });
     let inside = grafana::inside(stack, kept_grafana, options);
     let query = grafana::query(kept_grafana, &database, &inside, options);
+    // Without the right organisation, a query proves nothing.
+    let is_unreadable = grafana::is_undecidable(kept_grafana, &inside);
     items.extend(servers.into_iter());
     items.extend(foreign);
     items.push(database);
@@ -48,8 +52,6 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     if stack.container(Role::Grafana).is_some() && !plan.rolls_back() {
         // After the query, because accepting a new version also queries through the data source.
         let edited = plan.finding(Resource::Dashboard(DashboardId::Bundled)) == Some(&Finding::Edited);
-        // Without the right organisation, a query proves nothing.
-        let is_unreadable = kept_grafana.is_some_and(grafana::holds_unreadable);
         // A new record replaces the observed one.
         let is_replaced = plan.steps().any(|(step, _)| matches!(step, Step::RecordUpgrade(_) | Step::EndUpgrade(_)));
         plan.items.extend(
@@ -118,8 +120,9 @@ impl UpOptions {
 
     /// The options that are left after this plan was executed up to its query, whose answer contradicts the data source.
     #[must_use]
-    pub fn after_contradiction(self, plan: &Plan) -> Self {
-        Self { contradictions: self.contradictions + 1, ..self.after(plan) }
+    pub fn after_contradiction(self, plan: &Plan, since: Instant) -> Self {
+        let contradictions = Contradictions { count: self.contradictions.count + 1, since: Some(since) };
+        Self { contradictions, ..self.after(plan) }
     }
 }
 

@@ -60,6 +60,16 @@ fn an_external_influxdb_is_the_one_in_clippers_file_if_both_hosts_have_one_addre
 }
 
 #[test]
+fn a_login_may_be_for_an_influxdb_whose_address_is_remembered() {
+    for setting in [Setting::InfluxdbUser, Setting::InfluxdbPasswordFile] {
+        assert!(check(&with(setting, "x")).is_ok(), "{setting:?}");
+        let metrics = [(setting.key().metrics_key().unwrap(), "x".to_string())].into();
+        let file = ClipperFile { metrics, ..ClipperFile::default() };
+        assert!(check(&Inputs { file: Some(file), ..inputs() }).is_ok(), "{setting:?}");
+    }
+}
+
+#[test]
 fn a_login_for_influxdb_in_the_environment_may_be_meant_for_another_instance() {
     let mut it = inputs();
     it.secrets.influxdb_password = Some(Secret::new("p"));
