@@ -39,6 +39,16 @@ pub(super) fn alerts(stack: &Stack, known: Option<&GrafanaState>, options: UpOpt
     let missing = |rule| NewRule { rule, objective, replaces: ActualRule::Missing };
     let (finding, rules) = match seen {
         None | Some(AlertRulesState::NotRead) => (Finding::Unknown, AlertRule::ALL.map(missing).into()),
+        Some(AlertRulesState::Unreadable(why)) if why.status == 403 => {
+            let hint = "sign in to Grafana with an account that may manage alert rules, such as an administrator's, or \
+                        omit --alerts";
+            let blocker = Blocker {
+                kind: BlockReason::Server,
+                why: format!("no alerts: clipper-metrics {why}"),
+                hint: hint.into(),
+            };
+            (blocker.into(), vec![])
+        }
         Some(AlertRulesState::Unreadable(why)) => (Finding::Unreadable(why.clone()), vec![]),
         Some(AlertRulesState::Unavailable(why)) => {
             let blocker = Blocker {
@@ -194,6 +204,7 @@ pub(super) fn unwanted(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::observed::Unreadable;
     use crate::samples::{self, alert_settings};
 
     fn actual(rule: AlertRule, content_hash: &str) -> ActualRule {
@@ -208,6 +219,19 @@ mod tests {
         let alerts = AlertRulesState::Seen(ActualAlerts { latency, silence });
         let grafana = GrafanaState { dashboard, alerts, ..samples::grafana_state() };
         super::alerts(&stack, Some(&grafana), UpOptions::default()).unwrap()
+    }
+
+    #[test]
+    fn an_account_that_may_not_read_rules_gets_no_alerts_and_hides_those_to_remove() {
+        let finding = |alerts: Alerts, status| {
+            let alerts_state = AlertRulesState::Unreadable(Unreadable { status, ..samples::unreadable() });
+            let grafana = GrafanaState { alerts: alerts_state, ..samples::grafana_state() };
+            super::alerts(&Stack { alerts, ..samples::stack() }, Some(&grafana), UpOptions::default()).unwrap().finding
+        };
+        let on = || Alerts::On(alert_settings("new"));
+        assert!(matches!(finding(on(), 403), Finding::Blocked(_)));
+        assert!(matches!(finding(on(), 500), Finding::Unreadable(_)));
+        assert!(matches!(finding(Alerts::Off, 403), Finding::Unreadable(_)));
     }
 
     #[test]
