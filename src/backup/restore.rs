@@ -9,7 +9,7 @@ use super::archive::{ArchiveFolder, Manifest, RestoreTarget, Verified};
 use super::{CLEAN_UP_TIMEOUT, INFLUXDB_DATA, INFLUXDB_HOST, WAITING, expect_containers, machine};
 use crate::clock::micros_since_1970;
 use crate::engine::Docker;
-use crate::engine::files::{OWN_FOLDER, VOLUME};
+use crate::engine::files::{OWN_FOLDER, VERSION_FILES, VOLUME};
 use crate::error::{Error, Result};
 use crate::model::event::{Event, ExecutedStep};
 use crate::model::image::ImageRef;
@@ -17,7 +17,8 @@ use crate::model::invocation::typed_option;
 use crate::model::observed::{ContainerState, Observed, VolumeState};
 use crate::model::plan::{self, BlockReason, Blocker, Finding, Item, Plan, Resource, Step, UpOptions};
 use crate::model::role::Role;
-use crate::model::stack::{EngineLocation, Pull, RestoreRecord, Stack, UnfinishedRestore};
+use crate::model::stack::{Pull, RestoreRecord, Stack, UnfinishedRestore};
+use crate::model::upgrade::Upgrade;
 use crate::model::version::Version;
 use crate::reconcile::{Connections, Depth, Outcome, Session, up};
 
@@ -92,7 +93,6 @@ pub(crate) async fn restore(
         let seen = session.observe(&mut connections, Depth::EngineOnly).await?;
         expect_nothing(stack, &seen)?;
         expect_new_enough(stack, &archive.manifest)?;
-        expect_verifiable(stack)?;
         let options = UpOptions { pull: stack.pull == Pull::Always, ..UpOptions::default() };
         let plan = plan::up(&before_restore(stack), &plan::without_instance(&seen), options);
         if let Some((resource, blocker)) = plan.blocker() {
@@ -114,6 +114,7 @@ pub(crate) async fn restore(
         progress = RestoreProgress::Data;
         session.apply(&plan::finish_restore(record), &mut connections, &mut executed).await?;
         progress = RestoreProgress::Everything;
+        let confirm = async |what: &str| confirm(what).await.map_err(|error| confirmed_by_up(stack, error));
         let mut outcome = Box::pin(up(session, UpOptions::default(), confirm)).await?;
         executed.append(&mut outcome.executed);
         Ok(outcome.status)
@@ -127,6 +128,15 @@ pub(crate) async fn restore(
         Ok(status) => Ok(Outcome { executed, status }),
         Err(error) => Err(after_failure(session, progress, error).await),
     }
+}
+
+/// The error of a confirmation after all data is restored: the restore cannot be repeated, and an unconfirmed period is
+/// not remembered.
+fn confirmed_by_up(stack: &Stack, error: Error) -> Error {
+    let Error::NotConfirmed { message, .. } = error else { return error };
+    let retention = stack.retention.map(|time| typed_option("--retention", &time.to_string())).unwrap_or_default();
+    let up = stack.command(&format!("up{retention} --yes"));
+    Error::NotConfirmed { message, hint: format!("`{up}` confirms it") }
 }
 
 /// Undoes a failed restore, and adds to its error what is left.
@@ -153,12 +163,6 @@ async fn after_failure(session: &Session, progress: RestoreProgress, mut error: 
     }
     match &mut error {
         Error::Interrupted { hint } => *hint = left,
-        // The restore cannot be repeated, and an unconfirmed period is not remembered.
-        Error::NotConfirmed { hint, .. } if matches!(progress, RestoreProgress::Everything) => {
-            let retention = stack.retention.map(|time| typed_option("--retention", &time.to_string()));
-            let up = stack.command(&format!("up{} --yes", retention.unwrap_or_default()));
-            *hint = format!("all data is restored: `{up}` finishes it and confirms this");
-        }
         _ if matches!(progress, RestoreProgress::Nothing) => {}
         _ => session.listener().on(Event::Warning(&left)),
     }
@@ -221,22 +225,6 @@ fn expect_new_enough(stack: &Stack, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
-/// Refuses an engine on another machine, whose loopback is out of reach: the restored Grafana must prove there that it
-/// rejects admin/admin.
-fn expect_verifiable(stack: &Stack) -> Result<()> {
-    let is_open = stack.container(Role::Grafana).is_some_and(|spec| spec.config.is_open());
-    match &stack.engine {
-        EngineLocation::Elsewhere(host) if is_open => Err(Error::usage(
-            format!(
-                "the engine runs on {host}, and a restored Grafana is verified on that machine's loopback before it is \
-                 published"
-            ),
-            format!("copy the file to {host} and restore it there, or reach the engine with -H ssh://{host}"),
-        )),
-        _ => Ok(()),
-    }
-}
-
 /// Whether a step only fetches something and changes nothing of the instance.
 const fn is_fetched(step: &Step) -> bool {
     matches!(step, Step::PullImage(_))
@@ -263,6 +251,9 @@ async fn fill(
     send(docker, &grafana, VOLUME, archive, ArchiveFolder::Grafana, database).await?;
     let own = RestoreTarget { folder: Some(OWN_FOLDER), owner, folder_mode: 0o700, file_mode: 0o400 };
     send(docker, &grafana, VOLUME, archive, ArchiveFolder::Own, own).await?;
+    if let Some((version, image)) = archived_version(stack, archive) {
+        docker.write_version(&grafana, version, &image).await?;
+    }
     if docker.container_id(&stack.instance, Role::Grafana).await?.as_ref() != Some(&grafana) {
         let why = "another run replaced its container".into();
         return Err(Error::Raced { doing: "restore Grafana".into(), why });
@@ -294,6 +285,18 @@ async fn fill(
         }
     }
     docker.run_inside(doing, &influxdb, &["rm", "-rf", &directory]).await
+}
+
+/// The version of the archived database and its image, unless the archive's own files name them. The volume's label names
+/// the image that runs now; if that is another one, it is an upgrade, with its copy and its rollback.
+fn archived_version(stack: &Stack, archive: &Verified) -> Option<(Version, ImageRef)> {
+    if VERSION_FILES.iter().any(|name| archive.has(ArchiveFolder::Own, name)) {
+        return None;
+    }
+    let manifest = &archive.manifest;
+    let named = manifest.settings.get(Upgrade::SETTING).and_then(|image| ImageRef::parse(&image.value).ok());
+    let default = || ImageRef::parse(&stack.default_image).ok()?.of_version(&manifest.grafana);
+    Some((Version::parse(&manifest.grafana)?, named.or_else(default)?))
 }
 
 /// Sends a folder of the archive to a container.

@@ -14,7 +14,8 @@ use crate::export::{self, ExportFormat, ExportServers, FORMATS, KeptSecret, Mate
 use crate::grafana::provisioning::GrafanaExport;
 use crate::model::event::Event;
 use crate::model::export::Exported;
-use crate::model::observed::{Observed, OurContainer, ServerResponse, VolumeState};
+use crate::model::hints::way_to_read;
+use crate::model::observed::{Observed, OrganisationState, OurContainer, ServerResponse, VolumeState};
 use crate::model::plan::{self, BlockReason, Finding, Resource, UpOptions};
 use crate::model::results::Document;
 use crate::model::role::Role;
@@ -212,17 +213,27 @@ async fn look_without_account(session: &Session) -> Looked {
 /// The assumed state of a Grafana that does not answer, or whose organisation cannot be used.
 fn without_answer(session: &Session, seen: &Observed, servers: ExportServers) -> Result<GrafanaExport> {
     let stack = session.stack();
+    let unreadable = seen.grafana_state().and_then(|grafana| match &grafana.organisation {
+        OrganisationState::Unreadable(unreadable) => Some(unreadable),
+        _ => None,
+    });
     let cause = match &seen.grafana.response {
         ServerResponse::Refusing(message) => format!("Grafana rejected the login ({message})"),
         ServerResponse::Failing(why) => format!("clipper-metrics {why}"),
         ServerResponse::Silent(why) | ServerResponse::Starting(why) => format!("Grafana does not answer ({why})"),
-        ServerResponse::Answering(_) => "Grafana's organisation cannot be used".to_string(),
+        ServerResponse::Answering(_) => match unreadable {
+            Some(unreadable) => format!("clipper-metrics {unreadable}"),
+            None => "Grafana's organisation cannot be used".to_string(),
+        },
         _ => "Grafana does not answer".to_string(),
     };
     if let (ExportServers::Existing, Some(organisation)) = (servers, &stack.organisation) {
         return Err(Error::Absent {
             what: format!("the number of Grafana's organisation {organisation:?} is unknown: {cause}"),
-            hint: "check that it runs, or omit --grafana-org".into(),
+            hint: unreadable.map_or_else(
+                || "check that it runs, or omit --grafana-org".into(),
+                |unreadable| way_to_read(stack, Role::Grafana, unreadable),
+            ),
         });
     }
     let is_container = stack.container(Role::Grafana).is_some();

@@ -8,6 +8,7 @@ use super::Context;
 use super::options::Options;
 use crate::clipper::file::{self, ClipperFile};
 use crate::digest::fingerprint;
+use crate::engine::endpoint::Endpoint;
 use crate::engine::environment::Environment;
 use crate::engine::{address_of_this_machine, is_of_this_machine};
 use crate::error::{Error, Result};
@@ -99,19 +100,18 @@ pub(super) fn read_inputs_of(context: &Context<'_>, scope: SettingsScope, instan
 /// The options of suggested commands, before any file is read.
 pub(crate) fn invocation(context: &Context<'_>) -> Invocation {
     let variables = from_environment(|name| context.environment.get(name).map(String::from));
-    let mut engine = engine_options(context.options);
-    if engine.is_empty() {
-        engine = context.used_endpoint().map(|endpoint| endpoint.options()).unwrap_or_default();
-    }
+    let engine = engine_options(context.options, context.used_endpoint().as_ref());
     settings::invocation(&context.options.settings.0, &variables, &engine, false)
 }
 
-/// The engine that was chosen on the command line, for suggested commands.
-pub(super) fn engine_options(options: &Options) -> String {
-    match (&options.host, &options.context) {
-        (Some(host), _) => typed_option("-H", host),
-        (None, Some(context)) => typed_option("--context", context),
-        (None, None) => String::new(),
+/// The options that select the engine in suggested commands: as typed, unless the environment chose it.
+pub(super) fn engine_options(options: &Options, endpoint: Option<&Endpoint>) -> String {
+    match (&options.host, &options.context, endpoint) {
+        // With `DOCKER_HOST`, the context `default` means that variable.
+        (_, _, Some(endpoint)) if !endpoint.chosen_by.is_option() => endpoint.options(),
+        (Some(host), ..) => typed_option("-H", host),
+        (None, Some(context), _) => typed_option("--context", context),
+        (None, None, _) => String::new(),
     }
 }
 

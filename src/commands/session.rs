@@ -21,7 +21,7 @@ use crate::model::observed::{StoredSettings, VolumeState};
 use crate::model::plan::{self, Resource};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
-use crate::model::stack::{Remembered, RestoreRecord};
+use crate::model::stack::{EngineLocation, Remembered, RestoreRecord};
 use crate::reconcile::{Session, lock, native_hint, native_servers};
 use crate::settings::keys::{Setting, Values, settings_of};
 use crate::settings::{self, EngineFacts, Inputs, Memory, Secrets};
@@ -132,6 +132,7 @@ async fn open_on(
             "the remembered {option} {host} has no address at the moment: the address of the existing container is used"
         )));
     }
+    let stored = memory.stored.clone();
     // With both URLs, `up` ignores remembered settings, so its objects are found without them, too.
     let memory = if inputs.needs_no_engine() && scope == SettingsScope::Removal { Memory::default() } else { memory };
     let merged = match settings::merge(inputs, &engine, &memory) {
@@ -143,7 +144,8 @@ async fn open_on(
         merged => merged,
     };
     let (stack, credentials) = merged?;
-    Ok(Session::new(stack, Some(Rc::new(docker)), credentials, context.listener())?.with_lock(lock))
+    let session = Session::new(stack, Some(Rc::new(docker)), credentials, context.listener())?;
+    Ok(session.with_lock(lock).with_stored(stored))
 }
 
 /// Opens a session for an instance that is created from an archive. Its remembered settings come from the archive,
@@ -155,9 +157,15 @@ pub(super) async fn open_restored(
     verified: &Verified,
 ) -> Result<(Session, RestoreRecord, Vec<(Role, ImageRef)>)> {
     let manifest = &verified.manifest;
-    let inputs = read_inputs_of(context, SettingsScope::Whole, Some(&manifest.instance))?;
+    let mut inputs = read_inputs_of(context, SettingsScope::Whole, Some(&manifest.instance))?;
     let name = inputs.instance()?;
     let (docker, engine) = connect(context.endpoint()?, context).await?;
+    if let EngineLocation::Elsewhere(host) = &engine.location {
+        return Err(Error::usage(
+            format!("the engine runs on {host}, and restored servers are verified on that machine's loopback first"),
+            format!("copy the file to {host} and restore it there, or reach the engine with -H ssh://{host}"),
+        ));
+    }
     let lock = acquire(&docker, &name, context).await?;
     docker.check().await?;
     let archive = std::path::absolute(file).unwrap_or_else(|_| file.into()).to_string_lossy().into_owned();
@@ -165,9 +173,13 @@ pub(super) async fn open_restored(
     let noted = docker.stored_settings(&name).await?;
     // A restore that starts again after an interruption keeps the options of the first run.
     let again = noted.values.filter(|_| noted.restore.as_ref().is_some_and(|noted| noted.is_of_same(&restore)));
-    let values = restored_settings(manifest, &name, again);
-    let dashboards = Setting::Dashboard.key().option;
-    if manifest.settings.contains_key(dashboards) && !values.contains_key(dashboards) {
+    let values = restored_settings(manifest, again);
+    // The restored Grafana contains them with their uids, and the mark of the other instance.
+    if manifest.instance != name
+        && manifest.settings.contains_key(Setting::Dashboard.key().option)
+        && !inputs.options.contains_key(&Setting::Dashboard)
+    {
+        inputs.options.insert(Setting::Dashboard, String::new());
         context.printer.on(Event::Warning(&format!(
             "the dashboards imported with --dashboard belong to {}: they stay in the restored Grafana, and {name} does not \
              update them",
@@ -194,17 +206,12 @@ pub(super) async fn open_restored(
 /// The settings that a restored instance remembers: those of an interrupted restore, otherwise the archive's.
 fn restored_settings(
     manifest: &Manifest,
-    name: &str,
     interrupted: Option<BTreeMap<String, Remembered>>,
 ) -> BTreeMap<String, Remembered> {
     let mut values = interrupted.unwrap_or_else(|| {
         let mut values = manifest.settings.clone();
         for setting in Role::ALL.map(|role| settings_of(role).ip).into_iter().chain([Setting::DataSourceUrl]) {
             values.remove(setting.key().option);
-        }
-        if manifest.instance != name {
-            // The restored Grafana contains them with their uids, and the mark of the other instance.
-            values.remove(Setting::Dashboard.key().option);
         }
         values
     });
@@ -219,8 +226,7 @@ fn restored_settings(
 
 async fn connect(endpoint: Endpoint, context: &Context<'_>) -> Result<(Docker, EngineFacts)> {
     context.uses(&endpoint);
-    let typed = engine_options(context.options);
-    let options = if typed.is_empty() { endpoint.options() } else { typed };
+    let options = engine_options(context.options, Some(&endpoint));
     let docker = Docker::connect(endpoint, context.listener()).await?;
     let location = docker.location();
     Ok((docker, EngineFacts { location, options, machine: None }))
@@ -228,7 +234,7 @@ async fn connect(endpoint: Endpoint, context: &Context<'_>) -> Result<(Docker, E
 
 /// The facts without a connection: the engine that was chosen on the command line.
 fn unreached(context: &Context<'_>) -> EngineFacts {
-    EngineFacts::unreached(engine_options(context.options))
+    EngineFacts::unreached(engine_options(context.options, None))
 }
 
 async fn acquire(docker: &Docker, name: &str, context: &Context<'_>) -> Result<lock::Lock> {
@@ -287,8 +293,8 @@ pub(super) async fn engine(context: &Context<'_>) -> Result<Docker> {
     Ok(docker)
 }
 
-/// An instance's remembered settings. Containers and volumes are read only if some settings are lost or have no
-/// address.
+/// An instance's remembered settings. Containers and volumes are read only if some settings are lost, or a host does not
+/// have exactly one address.
 async fn remembered(docker: &Docker, name: &str, inputs: &Inputs) -> Result<Memory> {
     let stored = docker.stored_settings(name).await?;
     let addresses = settings::remembered_addresses(inputs, &stored);

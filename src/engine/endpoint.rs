@@ -58,7 +58,13 @@ pub(crate) enum ChosenBy {
 }
 
 impl ChosenBy {
-    /// Whether an option of this run chose it.
+    /// Whether an option chose it.
+    #[must_use]
+    pub(crate) const fn is_option(&self) -> bool {
+        matches!(self, Self::Option | Self::ContextOption(_))
+    }
+
+    /// Whether an option or a variable of this run chose it.
     #[must_use]
     pub(crate) fn is_this_run(&self) -> bool {
         matches!(self, Self::Option | Self::Variable | Self::ContextOption(_) | Self::ContextVariable(_))

@@ -27,6 +27,9 @@ pub(crate) const DATABASE_FILES: [&str; 4] = ["grafana.db", "grafana.db-wal", "g
 /// The files that clipper-metrics keeps next to it.
 pub(crate) const OWN_FILES: [&str; 4] = ["admin_password", "admin_password.new", "version", "version.new"];
 
+/// Those that name the version of the database.
+pub(crate) const VERSION_FILES: [&str; 2] = [VERSION, INTENDED];
+
 /// The folder's name in the volume.
 pub(crate) const OWN_FOLDER: &str = "clipper-metrics";
 const PASSWORD: &str = OWN_FILES[0];
@@ -244,7 +247,8 @@ fn unpacked(archive: &[u8]) -> std::io::Result<VolumeFiles> {
     let mut entries = Entries::new(archive);
     while let Some(entry) = entries.next()? {
         let is_folder = entry.name() == OWN_FOLDER && entry.kind == Kind::Folder;
-        if is_folder || !(OWN_FILES.contains(&entry.name()) || entry.name() == OWN_FOLDER) {
+        // A user may have copied the folder into itself.
+        if is_folder || entry.is_nested() || !(OWN_FILES.contains(&entry.name()) || entry.name() == OWN_FOLDER) {
             continue;
         }
         entry.expect_file()?;
@@ -354,8 +358,10 @@ mod tests {
                 assert!(only_file(&archive, path).is_err(), "{path}");
             }
         }
-        let stray = packed(OWNER, Some(OWN_FOLDER), |_| PRIVATE, &[("stray", "x")]).unwrap();
-        assert_eq!(unpacked(&stray).unwrap(), VolumeFiles::default());
+        for stray in ["stray", "copy/admin_password"] {
+            let archive = packed(OWNER, Some(OWN_FOLDER), |_| PRIVATE, &[(stray, "x")]).unwrap();
+            assert_eq!(unpacked(&archive).unwrap(), VolumeFiles::default(), "{stray}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The address and the database that Clipper's own file must contain for its reports to arrive.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use super::address::{bracketed, unbracketed};
+use super::address::unbracketed;
 use super::role::Role;
 use super::stack::Stack;
 
@@ -112,7 +112,7 @@ impl ClipperTarget {
 
     /// The host if Clipper cannot insert it into a URL, which requires brackets around an IPv6 address.
     pub(crate) fn unusable_host(&self) -> Option<&str> {
-        Some(self.host.as_str()).filter(|host| bracketed(host) != **host)
+        Some(self.host.as_str()).filter(|host| host.parse::<Ipv6Addr>().is_ok())
     }
 
     /// Whether the address in Clipper's file is the stack's InfluxDB.

@@ -54,7 +54,7 @@ fn check_name(name: &str) -> Result<(), &'static str> {
 
 /// Whether the first part of a name is a registry's host.
 fn is_registry(first: &str) -> bool {
-    first.contains(['.', ':']) || first == "localhost"
+    first.contains(|c: char| c == '.' || c == ':' || c.is_ascii_uppercase()) || first == "localhost"
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -255,12 +255,14 @@ mod tests {
             [named("corp/grafana:1"), parse("grafana/grafana:1").of_version("nightly").map(|_| String::new())],
             [None, None]
         );
-        for good in ["localhost/a:1", "[::1]:5000/a/b:1", "M.example:5000/a:1", "a_b/c--d.e:V1_.-", "a@sha256:0aF"] {
+        for good in
+            ["localhost/a:1", "[::1]:5000/a/b:1", "M.example:5000/a:1", "NAS/a:1", "a_b/c--d.e:V1_.-", "a@sha256:0aF"]
+        {
             assert!(ImageRef::parse(good).is_ok(), "{good:?}");
         }
         let long = format!("a:{}", "x".repeat(129));
         let schemes = ["https://m.example/a:1", "http://a"];
-        let names = ["Mirror/a:1", "a/B:1", "a//b", "/a", "a/", "m.example:port/a", "m.example:70000/a", "a.:1"];
+        let names = ["A:1", "a/B:1", "a//b", "/a", "a/", "m.example:port/a", "m.example:70000/a", "a.:1"];
         let tails = ["", ":x", "a:", "a b", "a@", "a:-1", "a:ä", "a@sha256", "a@sha256:xyz", &long];
         for bad in schemes.iter().chain(&names).chain(&tails) {
             assert!(ImageRef::parse(bad).is_err(), "{bad:?}");

@@ -9,7 +9,6 @@ use super::observed::{ContainerState, ObservedServer, RunState, ServerResponse, 
 use super::plan::{Blocker, Finding, Plan, Resource};
 use super::role::Role;
 use super::stack::{Service, Stack};
-use super::status::differences;
 
 names! {
     /// How a role is served.
@@ -123,7 +122,7 @@ pub(super) fn server(stack: &Stack, seen: &ObservedServer, plan: &Plan, role: Ro
             name: role.object_name(&stack.instance),
             exists: matches!(seen.volume, VolumeState::Ours { .. }),
         }),
-        differences: differences(finding),
+        differences: finding.differences().to_vec(),
     }
 }
 

@@ -391,7 +391,7 @@ fn invocation(stack: &Stack, plan: &Plan) -> Invocation {
 /// The state of a resource and its differences from the stack.
 fn compared(plan: &Plan, resource: Resource) -> (ObjectState, Vec<Difference>) {
     let finding = plan.finding(resource).unwrap_or(&Finding::Unknown);
-    (object_state(finding), differences(finding))
+    (object_state(finding), finding.differences().to_vec())
 }
 
 fn engine(engine: &EngineInfo) -> EngineStatus {
@@ -511,13 +511,6 @@ const fn object_state(finding: &Finding) -> ObjectState {
         | Finding::Kept(_)
         | Finding::Unreadable(_)
         | Finding::Blocked(_) => ObjectState::Unknown,
-    }
-}
-
-pub(super) fn differences(finding: &Finding) -> Vec<Difference> {
-    match finding {
-        Finding::Differs(differences) => differences.clone(),
-        _ => Vec::new(),
     }
 }
 

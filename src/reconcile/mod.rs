@@ -36,7 +36,7 @@ use crate::influxdb::Influxdb;
 use crate::model::address::{ServerUrl, reachable};
 use crate::model::credentials::Credentials;
 use crate::model::event::{Event, ExecutedStep, Listener};
-use crate::model::observed::{ContainerState, Observed, RunState, Unreadable};
+use crate::model::observed::{ContainerState, Observed, RunState, StoredSettings, Unreadable};
 use crate::model::plan::{self, Plan, Resource};
 use crate::model::role::{PerRole, Role};
 use crate::model::stack::{EngineLocation, Secret, Service, Stack};
@@ -51,6 +51,8 @@ pub(crate) struct Session {
     /// The password that Grafana gets if this run sets a new one.
     generated: Secret,
     listener: Rc<dyn Listener>,
+    /// The stored settings that the stack was computed from; `None` without an engine.
+    stored: Option<StoredSettings>,
     /// A client for each role's desired address.
     clients: PerRole<Http>,
     /// Blocks other runs of this user on the same instance while this one changes it.
@@ -79,13 +81,19 @@ impl Session {
         };
         let clients = PerRole::try_from_fn(client)?;
         let generated = generate_password()?;
-        Ok(Self { stack, docker, credentials, generated, listener, clients, _lock: None })
+        Ok(Self { stack, docker, credentials, generated, listener, clients, stored: None, _lock: None })
     }
 
     /// Holds the lock of the instance as long as the session exists.
     #[must_use]
     pub(crate) fn with_lock(self, lock: Option<Lock>) -> Self {
         Self { _lock: lock, ..self }
+    }
+
+    /// Keeps the stored settings that the stack was computed from.
+    #[must_use]
+    pub(crate) fn with_stored(self, stored: Option<StoredSettings>) -> Self {
+        Self { stored, ..self }
     }
 
     /// Receives events and warnings.

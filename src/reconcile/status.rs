@@ -8,7 +8,7 @@ use super::{Depth, Session};
 use crate::clock::now;
 use crate::engine::address_of_this_machine;
 use crate::error::{Error, Result};
-use crate::model::observed::{Observed, StoredSettings};
+use crate::model::observed::Observed;
 use crate::model::plan::{self, Plan, UpOptions};
 use crate::model::reports::{self, Reports};
 use crate::model::role::Role;
@@ -57,11 +57,10 @@ pub(crate) async fn watch(
     mut show: impl FnMut(&Status) -> bool,
 ) -> Result<WatchEnd> {
     let mut ticks = tokio::time::interval(WATCH);
-    let mut stored: Option<StoredSettings> = None;
     loop {
         ticks.tick().await;
         let seen = session.observe(connections, Depth::Servers).await?;
-        if *stored.get_or_insert_with(|| seen.settings.clone()) != seen.settings {
+        if session.stored.as_ref().is_some_and(|stored| *stored != seen.settings) {
             return Ok(WatchEnd::SettingsChanged);
         }
         if !show(&status_of(session, connections, &seen, show_secrets).await?) {

@@ -94,9 +94,9 @@ pub(crate) struct Memory {
     /// The addresses of the remembered hosts to publish at, as far as this run uses them.
     pub(crate) addresses: BTreeMap<Setting, Vec<IpAddr>>,
     /// The configurations of the instance's containers, read only if settings are lost or unreadable, or if a
-    /// remembered host name has no address.
+    /// remembered host name does not have exactly one address.
     pub(crate) containers: Vec<(Role, Option<ContainerConfig>)>,
-    /// A data volume of the instance exists; read only if no settings are stored.
+    /// A data volume of the instance exists; read together with the containers.
     pub(crate) has_data: bool,
 }
 

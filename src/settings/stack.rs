@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::containers::{LoopbackOwner, container, data_source_url, default_image, keep_image, loopback_owner};
 use super::contents::{alerts, user_dashboards};
 use super::keys::{Setting, settings_of};
-use super::resolve::Resolved;
+use super::resolve::{Origin, Resolved};
 use super::{EngineFacts, Inputs, invocation, values};
 use crate::clipper::file::ClipperFile;
 use crate::error::{Error, Result};
@@ -175,11 +175,12 @@ fn credentials(resolved: &Resolved<'_>, login: &Login, influxdb_is_external: boo
     let secrets = resolved.inputs.secrets.clone();
     let user = influxdb_user(resolved, influxdb_is_external);
     // A variable may be meant for another instance.
-    let is_named = [Setting::InfluxdbUser, Setting::InfluxdbPasswordFile].into_iter().any(|setting| {
-        let is_typed = resolved.inputs.options.get(&setting).is_some_and(|value| !value.is_empty());
-        is_typed || resolved.inputs.in_file(setting).is_some()
-    });
-    if !influxdb_is_external && is_named {
+    let is_named = |setting| {
+        let supplied = resolved.inputs.supplied(setting);
+        matches!(supplied, Some((text, Origin::Option | Origin::File)) if !text.is_empty())
+    };
+    let has_password = secrets.influxdb_password.is_some() && is_named(Setting::InfluxdbPasswordFile);
+    if !influxdb_is_external && (has_password || is_named(Setting::InfluxdbUser)) {
         return Err(Error::usage(
             "--influxdb-user and its password are for an external InfluxDB",
             "add --influxdb-url, or omit them: Clipper writes to the container without credentials",

@@ -162,7 +162,7 @@ fn is_wanted(folder: ArchiveFolder, entry: &Entry) -> io::Result<bool> {
             Kind::Other(what) => Err(invalid(format!("{} is {what}, not a directory", entry.path))),
         },
         // The directory belongs to the instance, and stray files in it are not part of a backup.
-        ArchiveFolder::Own if !folder.admits(entry.name()) => Ok(false),
+        ArchiveFolder::Own if entry.is_nested() || !folder.admits(entry.name()) => Ok(false),
         _ if folder.admits(entry.name()) => entry.expect_file().map(|()| true),
         // Podman follows links, and returns a link's target under its own name.
         ArchiveFolder::Grafana if is_top => {

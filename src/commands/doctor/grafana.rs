@@ -54,6 +54,7 @@ impl Examination<'_> {
         let query = self.query(&grafana, target, status, is_stored && is_there);
         let (started, outcome) = (Instant::now(), query.await);
         self.note(QUERY, outcome, started.elapsed());
+        self.remove_probe().await;
         let unanswerable = unanswerable(status);
         for id in stack.dashboards() {
             let (uid, title, _) = stack.dashboard_identity(id);

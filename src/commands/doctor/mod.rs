@@ -184,20 +184,24 @@ impl Examination<'_> {
     }
 
     /// Removes the probe and the container.
-    async fn clean_up(&mut self, listener: &dyn Listener) {
-        if let Some((influxdb, database)) = self.written.take() {
-            let removing = influxdb.remove_probes(&database, &self.id, crate::clock::now());
-            let why = match tokio::time::timeout(CLEAN_UP_TIMEOUT, removing).await {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some("no answer in time".into()),
-            };
-            if let Some(why) = why {
-                listener.on(Event::Warning(&format!(
-                    "a probe may remain in database {database} ({why}); the next run removes it"
-                )));
-            }
+    /// Removes the probe, which may be reached only as long as the container of `--from` lives.
+    async fn remove_probe(&mut self) {
+        let Some((influxdb, database)) = &self.written else { return };
+        let removing = influxdb.remove_probes(database, &self.id, crate::clock::now());
+        let why = match tokio::time::timeout(CLEAN_UP_TIMEOUT, removing).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("no answer in time".into()),
+        };
+        if let Some(why) = why {
+            let remains = format!("a probe may remain in database {database} ({why}); the next run removes it");
+            self.session.listener().on(Event::Warning(&remains));
         }
+        self.written = None;
+    }
+
+    async fn clean_up(&mut self, listener: &dyn Listener) {
+        self.remove_probe().await;
         if let (Some(_), Ok(docker)) = (self.from, self.session.docker()) {
             self.forward = None;
             let removing = async {
@@ -227,7 +231,7 @@ fn clipper_settings(stack: &Stack, target: &WriteTarget, named: &[String]) -> (C
             format!("Clipper cannot use influx_ip = {host:?}, because it inserts the host into a URL"),
             format!("set influx_ip in Clipper's file to {:?}", bracketed(host)),
         );
-        return (outcome, true);
+        return (outcome, target.database == stack.database);
     }
     if target.database != stack.database {
         let outcome = CheckOutcome::failed(

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::grafana::{other_name, provided, provisioned, taken};
 use super::made_for::{conflict, elsewhere, made_for_difference, moves};
-use super::{BlockReason, Blocker, Finding, Item, Resource, Step, UpOptions};
+use super::obstacles::{other_name, provided, provisioned, taken};
+use super::{BlockReason, Blocker, Finding, Item, Kept, Resource, Step, UpOptions};
 use crate::model::alerts::{AlertRule, AlertRules, AlertSettings, Alerts, NewRule};
 use crate::model::container_config::Difference;
-use crate::model::observed::{ActualAlerts, ActualRule, AlertRulesState, DashboardState, GrafanaState};
+use crate::model::observed::{ActualAlerts, ActualRule, AlertRulesState, DashboardState, GrafanaState, Unreadable};
 use crate::model::stack::{DesiredDashboard, MadeFor, Stack};
 
 /// Plans the alert rules.
@@ -20,9 +20,7 @@ pub(super) fn alerts(stack: &Stack, known: Option<&GrafanaState>, options: UpOpt
         (Alerts::Off, Some(AlertRulesState::Seen(seen))) => {
             return unwanted(stack, seen, moves(stack, options), |what, other| conflict(stack, what, other).into());
         }
-        (Alerts::Off, Some(AlertRulesState::Unreadable(why))) => {
-            return Some(Item::new(Resource::Alerts, Finding::Unreadable(why.clone()), vec![]));
-        }
+        (Alerts::Off, Some(AlertRulesState::Unreadable(why))) => return Some(unreadable(why)),
         (Alerts::Off, None) => {
             return Some(Item::with_step(Resource::Alerts, Finding::Unknown, Step::DeleteAlertRules(vec![])));
         }
@@ -40,14 +38,9 @@ pub(super) fn alerts(stack: &Stack, known: Option<&GrafanaState>, options: UpOpt
     let (finding, rules) = match seen {
         None | Some(AlertRulesState::NotRead) => (Finding::Unknown, AlertRule::ALL.map(missing).into()),
         Some(AlertRulesState::Unreadable(why)) if why.status == 403 => {
-            let hint = "sign in to Grafana with an account that may manage alert rules, such as an administrator's, or \
-                        omit --alerts";
-            let blocker = Blocker {
-                kind: BlockReason::Server,
-                why: format!("no alerts: clipper-metrics {why}"),
-                hint: hint.into(),
-            };
-            (blocker.into(), vec![])
+            let why = format!("no alerts: clipper-metrics {why}");
+            let hint = "sign in to Grafana with an account that may manage alert rules, such as an administrator's";
+            (Blocker { kind: BlockReason::Server, why, hint: hint.into() }.into(), vec![])
         }
         Some(AlertRulesState::Unreadable(why)) => (Finding::Unreadable(why.clone()), vec![]),
         Some(AlertRulesState::Unavailable(why)) => {
@@ -66,6 +59,17 @@ pub(super) fn alerts(stack: &Stack, known: Option<&GrafanaState>, options: UpOpt
     }
     let save = Step::SaveAlertRules(Box::new(AlertRules { settings: settings.clone(), rules }));
     Some(Item::with_step(Resource::Alerts, finding, save))
+}
+
+/// Rules to remove that Grafana does not return. An account that may not read them had no part in their creation.
+pub(super) fn unreadable(why: &Unreadable) -> Item {
+    let finding = if why.status == 403 {
+        let hint = "if there are any, remove them with an account that may manage alert rules".into();
+        Finding::Kept(Kept { why: format!("alert rules stay: clipper-metrics {why}"), hint })
+    } else {
+        Finding::Unreadable(why.clone())
+    };
+    Item::new(Resource::Alerts, finding, vec![])
 }
 
 /// Compares the rules with the settings; also returns the rules to save. `objective` applies to rules without one.
@@ -204,7 +208,6 @@ pub(super) fn unwanted(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::observed::Unreadable;
     use crate::samples::{self, alert_settings};
 
     fn actual(rule: AlertRule, content_hash: &str) -> ActualRule {
@@ -222,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_that_may_not_read_rules_gets_no_alerts_and_hides_those_to_remove() {
+    fn an_account_that_may_not_read_rules_neither_creates_nor_removes_any() {
         let finding = |alerts: Alerts, status| {
             let alerts_state = AlertRulesState::Unreadable(Unreadable { status, ..samples::unreadable() });
             let grafana = GrafanaState { alerts: alerts_state, ..samples::grafana_state() };
@@ -231,7 +234,8 @@ mod tests {
         let on = || Alerts::On(alert_settings("new"));
         assert!(matches!(finding(on(), 403), Finding::Blocked(_)));
         assert!(matches!(finding(on(), 500), Finding::Unreadable(_)));
-        assert!(matches!(finding(Alerts::Off, 403), Finding::Unreadable(_)));
+        assert!(matches!(finding(Alerts::Off, 500), Finding::Unreadable(_)));
+        assert!(matches!(finding(Alerts::Off, 403), Finding::Kept(_)));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::alerts::unwanted;
-use super::grafana::{dashboard_name, data_source_differences, data_source_name, organisation, provided};
+use super::grafana::{dashboard_name, data_source_differences, data_source_name, organisation};
 use super::made_for::{conflict, elsewhere, options_for};
+use super::obstacles::provided;
 use super::{BlockReason, Blocker, Finding, Item, Kept, Resource, Step};
 use crate::model::observed::{
     ActualDashboard, AlertRulesState, DashboardState, DataSourceState, FolderState, GrafanaState, OrganisationState,
@@ -38,7 +39,7 @@ pub(super) fn deregistration(stack: &Stack, grafana: &GrafanaState) -> Vec<Item>
         AlertRulesState::Seen(seen) => {
             items.extend(unwanted(stack, seen, false, |what, other| kept_conflict(stack, what, other)));
         }
-        AlertRulesState::Unreadable(why) => items.push(unreadable(Resource::Alerts, why)),
+        AlertRulesState::Unreadable(why) => items.push(super::alerts::unreadable(why)),
         AlertRulesState::NotRead | AlertRulesState::Unavailable(_) => {}
     }
     // The folder comes last: Grafana refuses to delete one with hidden content, and no other step

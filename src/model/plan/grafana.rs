@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::made_for::{conflict, elsewhere, made_for_difference, moves};
-use super::{BlockReason, Blocker, Contradictions, Finding, Item, Kept, Phase, Resource, Step, UpOptions};
+use super::obstacles::{other_name, provisioned, taken};
+use super::{BlockReason, Blocker, Contradictions, Finding, Item, Phase, Resource, Step, UpOptions};
 use crate::model::container_config::Difference;
 use crate::model::observed::{
     ActualDashboard, DashboardState, DataSourceState, FolderState, GrafanaState, OrganisationState, OtherObject, Query,
@@ -185,30 +186,6 @@ fn give_way(stack: &Stack, id: DashboardId, what: &str) -> String {
     }
 }
 
-pub(super) fn other_name(stack: &Stack) -> String {
-    format!("choose a --name other than {}", stack.instance)
-}
-
-/// An object of another owner has the place of one of the instance's; `remedies` precede its removal.
-pub(super) fn taken(other: &OtherObject, whence: &str, remedies: &str) -> Blocker {
-    let OtherObject { what, provisioned } = other;
-    let (origin, removal) = if *provisioned {
-        (" and which is provisioned from a file", "remove the other one from Grafana's provisioning files")
-    } else {
-        ("", "rename or delete the other one in Grafana")
-    };
-    Blocker {
-        kind: BlockReason::Foreign,
-        why: format!("Grafana already has {what}, which clipper-metrics did not {whence}{origin}"),
-        hint: format!("{remedies}{removal}"),
-    }
-}
-
-pub(super) fn provisioned(why: String, alternative: &str) -> Blocker {
-    let hint = format!("update the provisioned file, or {alternative}");
-    Blocker { kind: BlockReason::Foreign, why, hint }
-}
-
 fn dashboard_differences(stack: &Stack, id: DashboardId, actual: &ActualDashboard) -> Vec<Difference> {
     let (_, _, content_hash) = stack.dashboard_identity(id);
     let other = actual.made_for.as_ref().and_then(|made_for| elsewhere(stack, made_for));
@@ -279,14 +256,6 @@ pub(super) fn data_source_differences(stack: &Stack, fields: &BTreeMap<String, S
         differences.retain(|difference| difference.field != DesiredDataSource::OTHER_SETTINGS);
     }
     differences
-}
-
-/// A provisioned object, which Grafana's API cannot remove.
-pub(super) fn provided(what: &str, hint: String) -> Finding {
-    Finding::Kept(Kept {
-        why: format!("Grafana's {what} is provisioned from a file, so it cannot be removed through the API"),
-        hint,
-    })
 }
 
 /// The query that verifies panels. If this run has already found that its answer contradicts the settings of the data

@@ -13,6 +13,7 @@ mod grafana;
 mod login;
 mod made_for;
 mod network;
+mod obstacles;
 mod questions;
 mod rebuild;
 mod restore;
@@ -211,6 +212,17 @@ impl fmt::Display for Resource {
             Self::Alerts => f.write_str("alerts"),
             Self::Query => f.write_str("query"),
             Self::Upgrade => f.write_str("upgrade"),
+        }
+    }
+}
+
+impl Finding {
+    /// The differences from the stack; empty unless they are all that was found.
+    #[must_use]
+    pub(crate) fn differences(&self) -> &[Difference] {
+        match self {
+            Self::Differs(differences) => differences,
+            _ => &[],
         }
     }
 }

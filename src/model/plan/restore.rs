@@ -6,7 +6,7 @@ use super::{BlockReason, Blocker, ContainerUse, Finding, Item, NewContainer, Pla
 use crate::model::invocation::shell_word;
 use crate::model::observed::{ContainerState, Network, Observed, OurContainer, StoredSettings, VolumeState};
 use crate::model::role::Role;
-use crate::model::stack::{EngineLocation, RestoreRecord, Stack};
+use crate::model::stack::{RestoreRecord, Stack};
 
 /// An unfinished restore of another run, which leaves the instance incomplete.
 #[must_use]
@@ -58,11 +58,7 @@ pub fn make_for_restore(stack: &Stack, seen: &Observed) -> Plan {
     };
     let servers = Role::ALL.into_iter().filter_map(|role| {
         let spec = stack.container(role)?;
-        let mut config = private(spec);
-        if role == Role::Influxdb && matches!(stack.engine, EngineLocation::Elsewhere(_)) {
-            // The loopback of another machine's engine is out of reach.
-            config.publish.set_ip(spec.config.publish.ip());
-        }
+        let config = private(spec);
         let image_id = spec.pinned_image.clone();
         let new = NewContainer { role, config, image_id, usage: ContainerUse::Restore };
         let steps = vec![Step::CreateVolume(role), Step::CreateContainer(Box::new(new))];

@@ -79,6 +79,13 @@ fn a_login_for_influxdb_in_the_environment_may_be_meant_for_another_instance() {
     for setting in [Setting::InfluxdbUser, Setting::InfluxdbPasswordFile] {
         let options = Values::from([(setting, "x".to_string())]);
         assert!(merged(&Inputs { options, ..it.clone() }, &fresh()).is_err(), "{setting:?}");
+        // An empty option overrides the file.
+        let metrics = [(setting.key().metrics_key().unwrap(), "x".to_string())].into();
+        let file = Some(ClipperFile { metrics, ..ClipperFile::default() });
+        let in_file = Inputs { environment: Values::new(), file, ..it.clone() };
+        assert!(merged(&in_file, &fresh()).is_err(), "{setting:?}");
+        let options = Values::from([(Setting::InfluxdbUser, String::new()), (setting, String::new())]);
+        assert!(merged(&Inputs { options, ..in_file }, &fresh()).is_ok(), "{setting:?}");
     }
 }
 
