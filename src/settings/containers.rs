@@ -169,21 +169,3 @@ pub(super) fn loopback_owner(influxdb: &Service, grafana: &Service, engine: &Eng
         }
     }
 }
-
-/// The settings that would create a container again, in place of lost remembered ones.
-pub(super) fn settings_from(role: Role, actual: &ContainerConfig) -> Vec<(Setting, String)> {
-    let ServerSettings { ip, port, image, .. } = settings_of(role);
-    let mut found = Vec::new();
-    // The engine chooses the port of a container that was created to try a login.
-    if actual.publish.port() != 0 {
-        found.push((ip, actual.publish.ip().to_string()));
-        found.push((port, actual.publish.port().to_string()));
-    }
-    let default = ImageRef::parse(image.key().default).ok();
-    if !actual.read_only {
-        found.push((image, actual.image.to_string()));
-    } else if let Some(prefix) = default.as_ref().and_then(|default| actual.image.prefix_before(default)) {
-        found.push((Setting::Registry, prefix.to_string()));
-    }
-    found
-}

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::containers::settings_from;
-use super::keys::{Key, Setting, TABLE, settings_of};
+use super::keys::{Key, ServerSettings, Setting, TABLE, settings_of};
 use super::{EngineFacts, Inputs, Memory, values};
 use crate::clipper::file::ValueKind;
 use crate::error::Result;
+use crate::model::container_config::ContainerConfig;
+use crate::model::image::ImageRef;
 use crate::model::lost_settings::{Loss, Lost, UnknownSetting};
 use crate::model::observed::StoredSettings;
 use crate::model::role::Role;
@@ -195,4 +196,22 @@ fn unknown_setting(key: &Key, stored: Option<String>) -> UnknownSetting {
         is_flag: key.kind == ValueKind::Flag,
         stored,
     }
+}
+
+/// The settings that would create a container again, in place of lost remembered ones.
+fn settings_from(role: Role, actual: &ContainerConfig) -> Vec<(Setting, String)> {
+    let ServerSettings { ip, port, image, .. } = settings_of(role);
+    let mut found = Vec::new();
+    // The engine chooses the port of a container that was created to try a login.
+    if actual.publish.port() != 0 {
+        found.push((ip, actual.publish.ip().to_string()));
+        found.push((port, actual.publish.port().to_string()));
+    }
+    let default = ImageRef::parse(image.key().default).ok();
+    if !actual.read_only {
+        found.push((image, actual.image.to_string()));
+    } else if let Some(prefix) = default.as_ref().and_then(|default| actual.image.prefix_before(default)) {
+        found.push((Setting::Registry, prefix.to_string()));
+    }
+    found
 }
