@@ -521,7 +521,7 @@ mod tests {
     use crate::samples;
 
     #[test]
-    fn clippers_file_is_preferred_to_what_the_dashboard_carries() {
+    fn clippers_file_is_preferred_to_the_dashboards_values() {
         let mut stack = samples::stack();
         let mut seen = samples::observed();
         let read = |stack: &Stack, seen: &Observed| (objective(stack, seen), named_models(stack, seen));

@@ -118,7 +118,7 @@ fn a_managed_container_is_not_an_external_server() {
 }
 
 #[test]
-fn what_an_instance_remembers_plays_no_part_where_both_servers_are_external() {
+fn remembered_settings_have_no_effect_if_both_servers_are_external() {
     let it = Instance::new("both-external");
     it.first_up(&["--database", "remembered", "--grafana-folder", "Remembered"]).expect(0);
     let servers = Servers::start(Version::V12_4);

@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_ends_no_plan_early() {
+    fn an_unreadable_organisation_ends_no_plan_early() {
         let services = PerRole { influxdb: external("i", 8086), grafana: external("g", 3000) };
         let desired = Stack { services, organisation: Some("Team".into()), ..samples::stack() };
         let plan = plan_with(&desired, |seen| {

@@ -9,7 +9,7 @@ fn unknown(stack: &Stack) -> Vec<&'static str> {
 }
 
 #[test]
-fn what_belongs_to_one_run_is_remembered_never() {
+fn values_for_one_run_are_never_remembered() {
     let mut it = inputs();
     it.options = [
         (Setting::Pull, "always"),
@@ -27,7 +27,7 @@ fn what_belongs_to_one_run_is_remembered_never() {
 }
 
 #[test]
-fn a_server_of_somebody_else_is_remembered_and_taken_back() {
+fn the_url_of_an_external_server_is_remembered_and_removed() {
     let mut it = with(Setting::InfluxdbUrl, "http://db.example:8086");
     it.options.insert(Setting::InfluxdbPort, "8099".into());
     let memory = memory_of(&merged(&it, &fresh()).unwrap());
@@ -41,7 +41,7 @@ fn a_server_of_somebody_else_is_remembered_and_taken_back() {
 }
 
 #[test]
-fn where_settings_are_lost_containers_stand_in_for_their_own_role() {
+fn if_settings_are_lost_containers_stand_in_for_their_own_role() {
     let mut it = with(Setting::Registry, "mirror:5000");
     it.options.insert(Setting::GrafanaPort, "3003".into());
     it.options.insert(Setting::Database, "d".into());
@@ -57,7 +57,7 @@ fn where_settings_are_lost_containers_stand_in_for_their_own_role() {
 }
 
 #[test]
-fn where_settings_are_lost_a_role_without_a_container_may_be_an_external_server() {
+fn if_settings_are_lost_a_role_without_a_container_may_be_an_external_server() {
     let stack = merged(&inputs(), &fresh()).unwrap();
     let grafana = (Role::Grafana, Some(spec(&stack, Role::Grafana).config.clone()));
     let memory = Memory { containers: vec![grafana], has_data: true, ..fresh() };
@@ -171,7 +171,7 @@ fn the_containers_user_is_kept_while_another_grafana_is_used() {
 }
 
 #[test]
-fn only_another_user_than_before_counts_as_given() {
+fn only_a_changed_user_counts_as_supplied() {
     let first = merged(&with(Setting::GrafanaUser, "me"), &fresh()).unwrap();
     assert!(first.login.is_untried);
     let memory = memory_of(&first);
@@ -216,7 +216,7 @@ fn remembered_dashboards_that_clash_by_now_stop_nothing() {
 }
 
 #[test]
-fn images_that_only_the_memory_names_are_told_from_those_of_this_run() {
+fn images_named_only_by_the_memory_are_listed_apart_from_those_of_this_run() {
     let images = |inputs: &Inputs, remembered: &[(&str, &str)]| {
         let note = |value: &str| Remembered { value: value.into(), from_file: false };
         let values = remembered.iter().map(|(name, value)| ((*name).to_string(), note(value))).collect();

@@ -97,7 +97,7 @@ fn defaults_are_clippers_and_grafanas_own_and_none_is_remembered() {
 }
 
 #[test]
-fn option_beats_environment_beats_file_beats_what_is_remembered() {
+fn options_precede_the_environment_the_file_and_the_memory() {
     let remembered = memory_of(&merged(&with(Setting::Database, "remembered"), &fresh()).unwrap());
     let mut it = inputs();
     assert_eq!(merged(&it, &remembered).unwrap().database, "remembered");
@@ -116,7 +116,7 @@ fn option_beats_environment_beats_file_beats_what_is_remembered() {
 }
 
 #[test]
-fn an_empty_option_takes_back_and_a_file_takes_back_what_a_file_gave() {
+fn an_empty_option_removes_any_value_and_a_file_removes_those_from_a_file() {
     let mut it = with(Setting::GrafanaIp, "0.0.0.0");
     it.file = Some(ClipperFile { influx_port: Some("8087".into()), ..ClipperFile::default() });
     let memory = memory_of(&merged(&it, &fresh()).unwrap());
