@@ -9,7 +9,7 @@ use super::archive::{ArchiveFolder, Manifest, RestoreTarget, Verified};
 use super::{CLEAN_UP_TIMEOUT, INFLUXDB_DATA, INFLUXDB_HOST, WAITING, expect_containers, machine};
 use crate::clock::micros_since_1970;
 use crate::engine::Docker;
-use crate::engine::files::{OWN_FOLDER, VERSION_FILES, VOLUME};
+use crate::engine::files::{OWN_FOLDER, VOLUME};
 use crate::error::{Error, Result};
 use crate::model::event::{Event, ExecutedStep};
 use crate::model::image::ImageRef;
@@ -18,7 +18,6 @@ use crate::model::observed::{ContainerState, Observed, VolumeState};
 use crate::model::plan::{self, BlockReason, Blocker, Finding, Item, Plan, Resource, Step, UpOptions};
 use crate::model::role::Role;
 use crate::model::stack::{Pull, RestoreRecord, Stack, UnfinishedRestore};
-use crate::model::upgrade::Upgrade;
 use crate::model::version::Version;
 use crate::reconcile::{Connections, Depth, Outcome, Session, up};
 
@@ -251,9 +250,6 @@ async fn fill(
     send(docker, &grafana, VOLUME, archive, ArchiveFolder::Grafana, database).await?;
     let own = RestoreTarget { folder: Some(OWN_FOLDER), owner, folder_mode: 0o700, file_mode: 0o400 };
     send(docker, &grafana, VOLUME, archive, ArchiveFolder::Own, own).await?;
-    if let Some((version, image)) = archived_version(stack, archive) {
-        docker.write_version(&grafana, version, &image).await?;
-    }
     if docker.container_id(&stack.instance, Role::Grafana).await?.as_ref() != Some(&grafana) {
         let why = "another run replaced its container".into();
         return Err(Error::Raced { doing: "restore Grafana".into(), why });
@@ -285,18 +281,6 @@ async fn fill(
         }
     }
     docker.run_inside(doing, &influxdb, &["rm", "-rf", &directory]).await
-}
-
-/// The version of the archived database and its image, unless the archive's own files name them. The volume's label names
-/// the image that runs now; if that is another one, it is an upgrade, with its copy and its rollback.
-fn archived_version(stack: &Stack, archive: &Verified) -> Option<(Version, ImageRef)> {
-    if VERSION_FILES.iter().any(|name| archive.has(ArchiveFolder::Own, name)) {
-        return None;
-    }
-    let manifest = &archive.manifest;
-    let named = manifest.settings.get(Upgrade::SETTING).and_then(|image| ImageRef::parse(&image.value).ok());
-    let default = || ImageRef::parse(&stack.default_image).ok()?.of_version(&manifest.grafana);
-    Some((Version::parse(&manifest.grafana)?, named.or_else(default)?))
 }
 
 /// Sends a folder of the archive to a container.

@@ -173,16 +173,13 @@ pub(super) async fn open_restored(
     let noted = docker.stored_settings(&name).await?;
     // A restore that starts again after an interruption keeps the options of the first run.
     let again = noted.values.filter(|_| noted.restore.as_ref().is_some_and(|noted| noted.is_of_same(&restore)));
-    let values = restored_settings(manifest, again);
+    let mut values = restored_settings(manifest, again);
     // The restored Grafana contains them with their uids, and the mark of the other instance.
-    if manifest.instance != name
-        && manifest.settings.contains_key(Setting::Dashboard.key().option)
-        && !inputs.options.contains_key(&Setting::Dashboard)
-    {
-        inputs.options.insert(Setting::Dashboard, String::new());
+    if manifest.instance != name && values.remove(Setting::Dashboard.key().option).is_some() {
+        inputs.forget(Setting::Dashboard);
         context.printer.on(Event::Warning(&format!(
-            "the dashboards imported with --dashboard belong to {}: they stay in the restored Grafana, and {name} does not \
-             update them",
+            "the dashboards imported with --dashboard belong to {}: they stay in the restored Grafana, and this restore \
+             imports none for {name}",
             manifest.instance
         )));
     }

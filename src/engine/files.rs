@@ -27,9 +27,6 @@ pub(crate) const DATABASE_FILES: [&str; 4] = ["grafana.db", "grafana.db-wal", "g
 /// The files that clipper-metrics keeps next to it.
 pub(crate) const OWN_FILES: [&str; 4] = ["admin_password", "admin_password.new", "version", "version.new"];
 
-/// Those that name the version of the database.
-pub(crate) const VERSION_FILES: [&str; 2] = [VERSION, INTENDED];
-
 /// The folder's name in the volume.
 pub(crate) const OWN_FOLDER: &str = "clipper-metrics";
 const PASSWORD: &str = OWN_FILES[0];

@@ -112,7 +112,7 @@ impl ClipperTarget {
 
     /// The host if Clipper cannot insert it into a URL, which requires brackets around an IPv6 address.
     pub(crate) fn unusable_host(&self) -> Option<&str> {
-        Some(self.host.as_str()).filter(|host| host.parse::<Ipv6Addr>().is_ok())
+        Some(self.host.as_str()).filter(|host| host.split('%').next().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()))
     }
 
     /// Whether the address in Clipper's file is the stack's InfluxDB.

@@ -133,6 +133,14 @@ impl Inputs {
         found.map(|(text, origin)| (text.as_str(), origin))
     }
 
+    /// Drops the value of a setting from the environment and from Clipper's file.
+    pub(crate) fn forget(&mut self, setting: Setting) {
+        self.environment.remove(&setting);
+        if let (Some(file), Some(key)) = (&mut self.file, setting.key().metrics_key()) {
+            file.metrics.remove(&key);
+        }
+    }
+
     fn in_file(&self, setting: Setting) -> Option<&String> {
         let file = self.file.as_ref()?;
         let key = setting.key();

@@ -11,7 +11,6 @@ use super::lifecycle::interrupt;
 use crate::servers::user_dashboards::export;
 use crate::support::eventually;
 use crate::support::front::Front;
-use crate::support::registry;
 use crate::support::run::ran;
 
 /// An instance with demo data, an edited dashboard and a user.
@@ -114,22 +113,6 @@ fn under_another_name_own_dashboards_stay_as_they_are_and_an_empty_database_gets
     assert_eq!((&state["database"]["retention"], &state["user_dashboards"]), (&json!("30d"), &json!([])), "{state}");
     assert_eq!(other.grafana("GET", "/api/dashboards/uid/mine", None).0, 200);
     assert!(other.run(&["up"]).expect(0).out.contains("nothing to do"));
-}
-
-#[test]
-fn a_new_image_that_fails_on_a_restored_database_is_rolled_back() {
-    let it = Instance::new("restore-upgrade");
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("saved");
-    let path = path.to_str().unwrap();
-    it.first_up(&[]).expect(0);
-    it.run(&["backup", path]).expect(0);
-    it.run(&["down", "--volumes", "--yes"]).expect(0);
-    let crashing = format!("{}/odd:crashes", registry::address());
-    let refused = restore(&it, path, &["--grafana-image", &crashing]).expect(1);
-    assert!(refused.err.contains("runs again with its database"), "{}", refused.err);
-    assert_eq!(it.status()["grafana"]["state"], "answering");
-    it.run(&["status"]).expect(0);
 }
 
 #[test]

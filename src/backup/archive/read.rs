@@ -80,11 +80,6 @@ impl Verified {
         Ok(Self { path: path.into(), file, manifest, digest: hashing.digest(), files })
     }
 
-    /// Whether a folder contains a file with that name.
-    pub(crate) fn has(&self, folder: ArchiveFolder, name: &str) -> bool {
-        self.files.contains_key(&format!("{}/{name}", folder.name()))
-    }
-
     /// Sends the files of a folder as a separate tar archive, all in `into`. Stops if a file no
     /// longer matches its digest.
     ///

@@ -183,7 +183,6 @@ impl Examination<'_> {
         passed
     }
 
-    /// Removes the probe and the container.
     /// Removes the probe, which may be reached only as long as the container of `--from` lives.
     async fn remove_probe(&mut self) {
         let Some((influxdb, database)) = &self.written else { return };
@@ -200,6 +199,7 @@ impl Examination<'_> {
         self.written = None;
     }
 
+    /// Removes the probe and the container.
     async fn clean_up(&mut self, listener: &dyn Listener) {
         self.remove_probe().await;
         if let (Some(_), Ok(docker)) = (self.from, self.session.docker()) {

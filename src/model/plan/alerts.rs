@@ -61,7 +61,7 @@ pub(super) fn alerts(stack: &Stack, known: Option<&GrafanaState>, options: UpOpt
     Some(Item::with_step(Resource::Alerts, finding, save))
 }
 
-/// Rules to remove that Grafana does not return. An account that may not read them had no part in their creation.
+/// Rules to remove that Grafana does not return. An account that may not read them cannot remove them either.
 pub(super) fn unreadable(why: &Unreadable) -> Item {
     let finding = if why.status == 403 {
         let hint = "if there are any, remove them with an account that may manage alert rules".into();

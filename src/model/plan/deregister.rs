@@ -33,7 +33,9 @@ pub(super) fn deregistration(stack: &Stack, grafana: &GrafanaState) -> Vec<Item>
     }
     let mut items: Vec<Item> = stack.dashboards().map(|id| dashboard(stack, grafana, id)).collect();
     let is_gone = |item: &Item| matches!(item.finding, Finding::Requested(_) | Finding::Missing);
-    let is_kept = !items.iter().all(is_gone);
+    // Rules that cannot be read may be in the folder.
+    let hides_rules = matches!(grafana.alerts, AlertRulesState::Unreadable(_));
+    let is_kept = hides_rules || !items.iter().all(is_gone);
     items.push(data_source(stack, grafana));
     match &grafana.alerts {
         AlertRulesState::Seen(seen) => {
