@@ -236,7 +236,7 @@ fn unreached(context: &Context<'_>) -> EngineFacts {
 
 async fn acquire(docker: &Docker, name: &str, context: &Context<'_>) -> Result<lock::Lock> {
     let listener: Rc<dyn Listener> = context.listener();
-    lock::acquire(&docker.engine().endpoint, name, context.environment, listener.as_ref()).await
+    lock::acquire(docker.host(), name, context.environment, listener.as_ref()).await
 }
 
 /// Refuses URLs on this machine that lead to managed containers, as far as an engine that answers at once shows it. A

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use bollard::models::{ContainerCreateBody, ContainerSummary, HostConfig};
+use bollard::models::{ContainerCreateBody, ContainerSummary, HostConfig, PortBinding};
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 
 use super::create::binding;
@@ -44,7 +44,8 @@ impl Docker {
             return Err(Error::Raced { doing, why: format!("network {instance} is gone") });
         };
         let options = CreateContainerOptionsBuilder::default().name(&name(instance, spec.role)).build();
-        let id = self.send_creation(&doing, options, self.address_check(instance, spec, publish, network)).await?;
+        let binding = binding(publish, self.is_podman().await?);
+        let id = self.send_creation(&doing, options, address_check(instance, spec, binding, network)).await?;
         let result = match self.try_start(spec.role, &id).await {
             Ok(Some(refusal)) => {
                 let holder = self.holder(instance, spec.role, publish, refusal).await;
@@ -55,32 +56,6 @@ impl Docker {
         };
         self.remove_address_check(instance, spec.role).await?;
         result
-    }
-
-    fn address_check(
-        &self,
-        instance: &str,
-        spec: &DesiredContainer,
-        publish: SocketAddr,
-        network: String,
-    ) -> ContainerCreateBody {
-        let binding = binding(publish, self.is_podman.get());
-        let mut labels = labels::of_instance(instance);
-        labels.insert(labels::ROLE.into(), PURPOSE.into());
-        ContainerCreateBody {
-            image: Some(spec.pinned_image.clone().unwrap_or_else(|| spec.config.image.to_string())),
-            labels: Some(labels),
-            exposed_ports: Some(vec![DISCARD.into()]),
-            host_config: Some(HostConfig {
-                port_bindings: Some(HashMap::from([(DISCARD.to_string(), Some(vec![binding]))])),
-                network_mode: Some(network),
-                cap_drop: Some(vec!["ALL".into()]),
-                security_opt: Some(vec!["no-new-privileges".into()]),
-                readonly_rootfs: Some(spec.config.read_only),
-                ..HostConfig::default()
-            }),
-            ..ContainerCreateBody::default()
-        }
     }
 
     /// Removes the container of an interrupted address check.
@@ -97,6 +72,25 @@ impl Docker {
         }
         let id = found.id.unwrap_or_default();
         self.remove("remove a container that checked an address", &id, true).await
+    }
+}
+
+fn address_check(instance: &str, spec: &DesiredContainer, binding: PortBinding, network: String) -> ContainerCreateBody {
+    let mut labels = labels::of_instance(instance);
+    labels.insert(labels::ROLE.into(), PURPOSE.into());
+    ContainerCreateBody {
+        image: Some(spec.pinned_image.clone().unwrap_or_else(|| spec.config.image.to_string())),
+        labels: Some(labels),
+        exposed_ports: Some(vec![DISCARD.into()]),
+        host_config: Some(HostConfig {
+            port_bindings: Some(HashMap::from([(DISCARD.to_string(), Some(vec![binding]))])),
+            network_mode: Some(network),
+            cap_drop: Some(vec!["ALL".into()]),
+            security_opt: Some(vec!["no-new-privileges".into()]),
+            readonly_rootfs: Some(spec.config.read_only),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
     }
 }
 

@@ -1,11 +1,11 @@
 //! Connects to an engine, and checks once whether it can be used.
 
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
 use bollard::errors::Error as Bollard;
 use bollard::models::SystemVersion;
+use tokio::sync::OnceCell;
 
 use super::endpoint::Endpoint;
 use super::errors::unreachable;
@@ -36,20 +36,10 @@ impl Docker {
         let client = over_ssh.unwrap_or_else(|| client(&endpoint.host, endpoint.certificates.as_deref()));
         let client = client.map_err(|error| unreachable(&endpoint, &error))?;
         let client = client.with_request_modifier(transport::url_safe_credentials);
-        let (host, chosen_by) = (endpoint.host.clone(), endpoint.chosen_by.to_string());
-        let engine = EngineInfo {
-            endpoint: host,
-            chosen_by,
-            version: String::new(),
-            api_version: String::new(),
-            kind: EngineKind::default(),
-        };
         Ok(Self {
             client,
             endpoint,
-            engine: RefCell::new(engine),
-            is_podman: Cell::new(false),
-            is_checked: Cell::new(false),
+            engine: OnceCell::new(),
             changes: tokio_util::task::TaskTracker::new(),
             #[cfg(unix)]
             ssh,
@@ -89,14 +79,23 @@ impl Docker {
         })
     }
 
-    /// Checks once whether the engine can be used.
+    /// The engine's description of itself, requested once: whether it can be used.
     ///
     /// # Errors
     /// [`Error::Engine`] if it cannot be reached, denies access, or is too old.
-    pub(crate) async fn check(&self) -> Result<()> {
-        if self.is_checked.get() {
-            return Ok(());
-        }
+    pub(crate) async fn check(&self) -> Result<&EngineInfo> {
+        self.engine.get_or_try_init(|| self.request_version()).await
+    }
+
+    /// Whether the engine is Podman, whose API differs in details.
+    ///
+    /// # Errors
+    /// The same as [`Self::check`].
+    pub(super) async fn is_podman(&self) -> Result<bool> {
+        Ok(self.check().await?.kind == EngineKind::Podman)
+    }
+
+    async fn request_version(&self) -> Result<EngineInfo> {
         let started = Instant::now();
         let late = || Bollard::RequestTimeoutError;
         let version = Self::bounded(self.client.version(), late).await;
@@ -106,10 +105,15 @@ impl Docker {
             outcome: if version.is_ok() { "ok" } else { "failed" },
             time: started.elapsed(),
         });
-        let version = version.map_err(|error| self.explained(unreachable(&self.endpoint, &error)))?;
+        let version = version.map_err(|error| self.explained(unreachable(&self.endpoint, &error), &error))?;
         let text = |value: &Option<String>| value.as_deref().map(|text| excerpt(text, 60)).unwrap_or_default();
-        let mut engine = self.engine.borrow_mut();
-        (engine.version, engine.api_version) = (text(&version.version), text(&version.api_version));
+        let engine = EngineInfo {
+            endpoint: self.endpoint.host.clone(),
+            chosen_by: self.endpoint.chosen_by.to_string(),
+            version: text(&version.version),
+            api_version: text(&version.api_version),
+            kind: engine_kind(&version, self.endpoint.other_machine().is_none() && !self.is_over_ssh()),
+        };
         let api = Version::parse(&engine.api_version);
         if api.is_none_or(|api| api < OLDEST_API) {
             let why = if api.is_none() {
@@ -125,10 +129,7 @@ impl Docker {
                 is_down: false,
             });
         }
-        engine.kind = engine_kind(&version, self.endpoint.other_machine().is_none() && !self.is_over_ssh());
-        self.is_podman.set(engine.kind == EngineKind::Podman);
-        self.is_checked.set(true);
-        Ok(())
+        Ok(engine)
     }
 }
 

@@ -58,7 +58,7 @@ impl Docker {
             return Err(Error::Raced { doing, why: format!("network {instance} is gone") });
         };
         let volume = self.volume_labels(instance, spec).await?;
-        let binding = binding(config.publish, self.is_podman.get());
+        let binding = binding(config.publish, self.is_podman().await?);
         let mut body = body(creation, spec.role, config, binding, network, volume);
         if config.host_gateway
             && let Some(host) = &mut body.host_config

@@ -35,13 +35,13 @@ pub(crate) mod tar_stream;
 mod transport;
 mod volume;
 
-use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bollard::errors::Error as Bollard;
 use bollard::models::ContainerInspectResponse;
+use tokio::sync::OnceCell;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::container::RunInfo;
@@ -59,7 +59,6 @@ use crate::model::stack::EngineLocation;
 #[cfg(unix)]
 use crate::model::stack::SshForward;
 use crate::model::text::excerpt;
-use crate::model::version::Version;
 
 /// The time limit of a request that is not a pull. Stopping a container takes up to ten seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -70,10 +69,8 @@ const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Docker {
     client: bollard::Docker,
     endpoint: Endpoint,
-    /// The engine's description of itself; before [`Docker::check`], only its endpoint.
-    engine: RefCell<EngineInfo>,
-    is_podman: Cell<bool>,
-    is_checked: Cell<bool>,
+    /// The engine's description of itself, once requested.
+    engine: OnceCell<EngineInfo>,
     /// The ssh connection to its host, if there is one.
     #[cfg(unix)]
     ssh: Option<ssh::Ssh>,
@@ -115,12 +112,13 @@ impl Docker {
     }
 
     /// Replaces an error by ssh's message, if ssh caused it.
-    fn explained(&self, error: Error) -> Error {
+    fn explained(&self, error: Error, cause: &Bollard) -> Error {
         #[cfg(unix)]
         if let (Some(ssh), Error::Docker { refusal: Refusal::Gone, .. } | Error::Engine { .. }) = (&self.ssh, &error) {
-            // A connection that worked before has broken; otherwise the error is about connecting.
-            let was_there = !self.engine.borrow().version.is_empty();
-            let (why, hint) = if ssh.has_ended() || was_there {
+            // A connection that worked before has broken; otherwise the error is about connecting. An engine that is late
+            // says nothing about ssh.
+            let has_broken = self.engine.initialized() && !matches!(cause, Bollard::RequestTimeoutError);
+            let (why, hint) = if ssh.has_ended() || has_broken {
                 let why = ssh.failure().map(|why| format!(": {why}")).unwrap_or_default();
                 (format!("the ssh connection was interrupted{why}"), "run the same command again".to_string())
             } else if let Some(why) = ssh.failure() {
@@ -131,17 +129,15 @@ impl Docker {
             };
             return Error::Engine { endpoint: self.endpoint.to_string(), why, hint, install: None, is_down: false };
         }
+        #[cfg(not(unix))]
+        let _ = cause;
         error
     }
 
-    /// The engine's description of itself.
+    /// The engine's address.
     #[must_use]
-    pub(crate) fn engine(&self) -> EngineInfo {
-        self.engine.borrow().clone()
-    }
-
-    fn version(&self) -> Option<Version> {
-        Version::parse(&self.engine.borrow().version)
+    pub(crate) fn host(&self) -> &str {
+        &self.endpoint.host
     }
 
     /// Sends one request, reports it, and translates its error.
@@ -160,7 +156,7 @@ impl Docker {
             outcome: &outcome,
             time: started.elapsed(),
         });
-        result.map_err(|error| self.explained(translate(doing, &error)))
+        result.map_err(|error| self.explained(translate(doing, &error), &error))
     }
 
     /// Sends a request that creates or pauses an object. It is sent to its end even if the caller is interrupted: a busy

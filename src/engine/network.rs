@@ -56,8 +56,8 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
     pub(crate) async fn host_address(&self, instance: &str) -> Result<Option<String>> {
-        let engine = self.engine();
-        if engine.kind == EngineKind::Podman && self.version() >= Some(PODMAN_NAMES_ITS_MACHINE) {
+        let engine = self.check().await?;
+        if engine.kind == EngineKind::Podman && Version::parse(&engine.version) >= Some(PODMAN_NAMES_ITS_MACHINE) {
             return Ok(None);
         }
         if self.is_rootless().await? {
@@ -86,9 +86,9 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
     pub(crate) async fn identity(&self) -> Result<Option<String>> {
-        self.check().await?;
+        let is_podman = self.is_podman().await?;
         let info = self.call("request the engine's properties", self.client.info()).await?;
-        let id = info.id.filter(|_| !self.is_podman.get()).unwrap_or_default();
+        let id = info.id.filter(|_| !is_podman).unwrap_or_default();
         let name = info.name.unwrap_or_default();
         Ok(Some(format!("{id} {name}")).filter(|identity| !identity.trim().is_empty()))
     }
@@ -99,7 +99,7 @@ impl Docker {
         let says_so = info.security_options.iter().flatten().any(|option| option.contains("rootless"));
         let is_in_a_home = info.docker_root_dir.is_some_and(|folder| folder.contains("/.local/share/"));
         let looks_so = is_in_a_home || self.endpoint.host.contains("/run/user/");
-        Ok(says_so || (self.is_podman.get() && looks_so))
+        Ok(says_so || (looks_so && self.is_podman().await?))
     }
 
     /// Creates the instance's network.
@@ -138,7 +138,7 @@ impl Docker {
         for id in ids.iter().skip(usize::from(keep_first)) {
             let doing = format!("remove network {instance}");
             // Podman removes a network by id even if containers are attached to it.
-            if self.is_podman.get() {
+            if self.is_podman().await? {
                 self.expect_unused(instance, id, keep_first).await?;
             }
             match self.find(&doing, self.client.remove_network(id)).await {

@@ -143,10 +143,11 @@ impl Docker {
         let report = |progress: &Progress| {
             self.listener.on(Event::Pulling { role, layers: progress.layers(), bytes: progress.bytes() });
         };
-        match pull(&self.client, image, self.is_podman.get(), report).await {
+        let is_podman = self.is_podman().await?;
+        match pull(&self.client, image, is_podman, report).await {
             Err(Error::Pull { failure, .. }) if failure.is_passing() => {
                 self.listener.on(Event::Note(&format!("the transfer of {image} was interrupted; retrying")));
-                pull(&self.client, image, self.is_podman.get(), report).await
+                pull(&self.client, image, is_podman, report).await
             }
             result => result,
         }

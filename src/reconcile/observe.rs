@@ -67,9 +67,8 @@ impl Session {
     async fn observe_once(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
         let Some(docker) = &self.docker else { return self.look(connections, depth).await };
         // In parallel, because some engines take long to return their version.
-        let (checked, seen) = join(docker.check(), self.look(connections, depth)).await;
-        checked?;
-        Ok(Observed { engine: Some(docker.engine()), ..seen? })
+        let (engine, seen) = join(docker.check(), self.look(connections, depth)).await;
+        Ok(Observed { engine: Some(engine?.clone()), ..seen? })
     }
 
     async fn look(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
