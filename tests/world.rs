@@ -667,7 +667,7 @@ impl World {
             }
             Step::WriteVersion { version, image } => {
                 let actual = self.grafana_is(RunState::Running);
-                assert_eq!((Version(1, actual.version), &image_of(actual)), (*version, image));
+                assert_eq!((Version(1, actual.version), Some(image_of(actual))), (*version, image.clone()));
                 (self.data.recorded, self.data.intended) = (Some(actual.version), None);
             }
             Step::WriteIntendedVersion { version, image } => {

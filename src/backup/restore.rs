@@ -250,10 +250,12 @@ async fn fill(
     send(docker, &grafana, VOLUME, archive, ArchiveFolder::Grafana, database).await?;
     let own = RestoreTarget { folder: Some(OWN_FOLDER), owner, folder_mode: 0o700, file_mode: 0o400 };
     send(docker, &grafana, VOLUME, archive, ArchiveFolder::Own, own).await?;
-    if docker.container_id(&stack.instance, Role::Grafana).await?.as_ref() != Some(&grafana) {
+    let seen = session.observe(connections, Depth::EngineOnly).await?;
+    if seen.grafana.container.ours().is_none_or(|actual| actual.id != grafana) {
         let why = "another run replaced its container".into();
         return Err(Error::Raced { doing: "restore Grafana".into(), why });
     }
+    session.apply(&plan::forget_untrusted_image(stack, &seen), connections, executed).await?;
     // The content of the volume now decides which container Grafana gets, and what must be verified
     // before it is published.
     let remove = steps_of(Resource::Server(Role::Grafana), vec![Step::RemoveContainer(Role::Grafana)]);

@@ -136,8 +136,14 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub(crate) async fn write_version(&self, container: &str, version: Version, image: &ImageRef) -> Result<()> {
-        self.write_files(container, &[(VERSION, &format!("{version} {image} {container}")), (INTENDED, "")]).await
+    pub(crate) async fn write_version(
+        &self,
+        container: &str,
+        version: Version,
+        image: Option<&ImageRef>,
+    ) -> Result<()> {
+        let ran = image.map_or_else(|| version.to_string(), |image| format!("{version} {image} {container}"));
+        self.write_files(container, &[(VERSION, &ran), (INTENDED, "")]).await
     }
 
     /// Records the version that is about to run on the volume, and its image.

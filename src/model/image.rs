@@ -171,6 +171,11 @@ impl ImageRef {
         named.full_version().is_some().then_some(named)
     }
 
+    /// Whether both name the same repository of the same registry.
+    pub(crate) fn is_of_same_repository(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+
     /// The digest of the content, if the reference contains it.
     #[must_use]
     pub(crate) fn digest(&self) -> Option<&str> {

@@ -171,7 +171,7 @@ impl Session {
             Step::CheckLoginForm => self.check_login_form(connection).await,
             Step::ResetPassword(new) => self.reset_password(connection, new, deadline).await,
             Step::WriteVersion { version, image } => {
-                self.docker()?.write_version(connection.container()?, version, &image).await
+                self.docker()?.write_version(connection.container()?, version, image.as_ref()).await
             }
             Step::WriteIntendedVersion { version, image } => {
                 self.docker()?.write_intended_version(connection.container()?, version, &image).await

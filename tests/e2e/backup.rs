@@ -597,18 +597,24 @@ fn a_request_that_a_busy_engine_carries_out_after_an_interruption_leaves_nothing
     it.run(&restore).expect(0);
 }
 
-/// Replaces a file of a container by a link.
-fn put_link(container: &str, folder: &str, name: &str, target: &str) {
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(tar::EntryType::Symlink);
-    header.set_size(0);
-    let mut builder = tar::Builder::new(Vec::new());
-    builder.append_link(&mut header, name, target).unwrap();
+/// Unpacks an archive with one entry in a folder of a container.
+fn unpack(container: &str, folder: &str, append: impl Fn(&mut tar::Builder<Vec<u8>>, &mut tar::Header)) {
+    let (mut builder, mut header) = (tar::Builder::new(Vec::new()), tar::Header::new_gnu());
+    append(&mut builder, &mut header);
     let mut command = std::process::Command::new("docker");
     let command = command.args(["cp", "-", &format!("{container}:{folder}")]).stdin(Stdio::piped());
     let mut process = command.spawn().unwrap();
     std::io::Write::write_all(&mut process.stdin.take().unwrap(), &builder.into_inner().unwrap()).unwrap();
     assert!(process.wait().unwrap().success());
+}
+
+/// Replaces a file of a container by a link.
+fn put_link(container: &str, folder: &str, name: &str, target: &str) {
+    unpack(container, folder, |builder, header| {
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        builder.append_link(header, name, target).unwrap();
+    });
 }
 
 #[test]
@@ -636,6 +642,28 @@ fn a_linked_database_is_refused_by_backup_and_by_an_upgrade() {
     it.run(&["status"]).expect(0);
     assert!(it.inspect("grafana")["Config"]["Image"].as_str().unwrap().ends_with(":9.4.0"));
     assert_eq!(it.inspect("grafana")["State"]["Running"], true);
+}
+
+#[test]
+fn a_restored_volume_names_no_image_of_another_repository() {
+    let it = Instance::new("backup-untrusted");
+    it.first_up(&[]).expect(0);
+    let grafana = it.container("grafana");
+    let text = "12.3 evil.example/grafana:1 c";
+    unpack(&grafana, "/var/lib/grafana", |builder, header| {
+        header.set_size(text.len() as u64);
+        header.set_mode(0o400);
+        builder.append_data(header, "clipper-metrics/version", text.as_bytes()).unwrap();
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("saved");
+    let path = file.to_str().unwrap();
+    it.run(&["backup", path]).expect(0);
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    restore(&it, path, &[]).expect(0);
+    let copied = docker(&["cp", &format!("{grafana}:/var/lib/grafana/clipper-metrics/version"), "-"]).unwrap();
+    assert!(copied.contains("12.") && !copied.contains("evil.example"), "{copied}");
+    it.run(&["status"]).expect(0);
 }
 
 #[test]

@@ -3,10 +3,12 @@
 
 use super::rebuild::private;
 use super::{BlockReason, Blocker, ContainerUse, Finding, Item, NewContainer, Plan, Resource, Step, down};
+use crate::model::image::ImageRef;
 use crate::model::invocation::shell_word;
 use crate::model::observed::{ContainerState, Network, Observed, OurContainer, StoredSettings, VolumeState};
 use crate::model::role::Role;
 use crate::model::stack::{RestoreRecord, Stack};
+use crate::model::volume_content::RanVersion;
 
 /// An unfinished restore of another run, which leaves the instance incomplete.
 #[must_use]
@@ -67,6 +69,23 @@ pub fn make_for_restore(stack: &Stack, seen: &Observed) -> Plan {
     Plan::new([item(Resource::Network, network)].into_iter().chain(servers).collect())
 }
 
+/// Removes the name of an image from the restored volume, unless the desired image is of the same repository: an archive
+/// can come from anywhere, and a failed upgrade would return to that image.
+#[must_use]
+pub(crate) fn forget_untrusted_image(stack: &Stack, seen: &Observed) -> Plan {
+    let desired = stack.container(Role::Grafana).map(|spec| &spec.config.image);
+    let files = seen.grafana.content.as_ref().map(|content| &content.files);
+    let versions = files.map(|files| [files.ran.as_ref(), files.intended.as_ref()]).unwrap_or_default();
+    let is_trusted = |image: &ImageRef| desired.is_some_and(|desired| desired.is_of_same_repository(image));
+    if versions.into_iter().flatten().filter_map(RanVersion::image).all(|image| is_trusted(&image)) {
+        return Plan::new(vec![]);
+    }
+    let [ran, intended] = versions;
+    let newest = ran.map(|ran| ran.version).max(intended.and_then(RanVersion::of_tag));
+    let forget = newest.map_or(Step::ClearIntendedVersion, |version| Step::WriteVersion { version, image: None });
+    Plan::new(vec![item(Resource::Server(Role::Grafana), vec![forget])])
+}
+
 /// Removes the record after all data is restored.
 #[must_use]
 pub fn finish_restore(record: &RestoreRecord) -> Plan {
@@ -92,4 +111,38 @@ pub(crate) fn without_instance(seen: &Observed) -> Observed {
         }
     }
     seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::version::Version;
+    use crate::model::volume_content::{VolumeContent, VolumeFiles};
+    use crate::samples::{self, config_of, steps};
+
+    #[test]
+    fn an_image_of_another_repository_in_the_restored_volume_is_forgotten() {
+        let mut stack = samples::stack();
+        config_of(&mut stack, Role::Grafana).image = ImageRef::parse("grafana/grafana:12.4.10").unwrap();
+        let forget = |ran: &str, intended: &str| {
+            let [ran, intended] = [ran, intended].map(RanVersion::parse);
+            let mut seen = samples::observed();
+            let files = VolumeFiles { ran, intended, ..VolumeFiles::default() };
+            seen.grafana.content = Some(VolumeContent { files, copy: None });
+            steps(&forget_untrusted_image(&stack, &seen))
+        };
+        let write = |minor| vec![Step::WriteVersion { version: Version(12, minor), image: None }];
+        for (ran, intended, expected) in [
+            ("", "", vec![]),
+            ("12.3", "", vec![]),
+            ("12.3 grafana/grafana:12.3.1 c", "12.4 grafana/grafana@sha256:0a c", vec![]),
+            ("12.3 evil/grafana:1 c", "", write(3)),
+            ("12.3 mirror.example/grafana/grafana:12.3 c", "", write(3)),
+            ("12.2 grafana/grafana:12.2.0 c", "12.3 evil/grafana/grafana:12.3 c", write(3)),
+            ("12.3 grafana/grafana:12.3.0 c", "99.0 evil/tool:latest c", write(3)),
+            ("", "99.0 evil/tool:latest c", vec![Step::ClearIntendedVersion]),
+        ] {
+            assert_eq!(forget(ran, intended), expected, "{ran} {intended}");
+        }
+    }
 }

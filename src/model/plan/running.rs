@@ -113,7 +113,7 @@ fn unrecorded_version(context: &ServerContext<'_>) -> Option<Step> {
     let runs = seen.running_version();
     let is_tried = upgrade.is_some_and(|upgrade| upgrade.state == UpgradeState::Unproven);
     let is_unrecorded = runs != last.recorded || (is_tried && !last.is_recorded(image));
-    runs.filter(|_| is_unrecorded).map(|version| Step::WriteVersion { version, image: image.clone() })
+    runs.filter(|_| is_unrecorded).map(|version| Step::WriteVersion { version, image: Some(image.clone()) })
 }
 
 #[cfg(test)]

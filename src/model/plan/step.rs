@@ -69,8 +69,8 @@ pub enum Step {
     WriteVersion {
         /// The version that the server reports.
         version: Version,
-        /// The image of its container.
-        image: ImageRef,
+        /// The image of its container; `None` if it is not trusted.
+        image: Option<ImageRef>,
     },
     /// Record the version that is about to run.
     WriteIntendedVersion {
@@ -328,7 +328,8 @@ impl Step {
             | Self::WritePendingPassword(login)
             | Self::ChangePassword(login)
             | Self::ResetPassword(login) => format!(" ({login:?})"),
-            Self::WriteVersion { version, image } | Self::WriteIntendedVersion { version, image } => {
+            Self::WriteVersion { version, image: None } => format!(" ({version})"),
+            Self::WriteVersion { version, image: Some(image) } | Self::WriteIntendedVersion { version, image } => {
                 format!(" ({version} of {image})")
             }
             Self::RecordUpgrade(upgrade) | Self::EndUpgrade(Some(upgrade)) => {

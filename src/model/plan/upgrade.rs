@@ -25,7 +25,7 @@ pub(super) fn before_start(context: &ServerContext<'_>, image: &NamedImage) -> V
     if let Some(version) = name.version().filter(|version| context.last.newest < Some(*version)) {
         // An announcement may be withdrawn later, together with the one that it replaces.
         let replaced = context.last.announced.as_ref();
-        let ran = replaced.and_then(|one| Some(Step::WriteVersion { version: one.of_tag()?, image: one.image()? }));
+        let ran = replaced.and_then(|one| Some(Step::WriteVersion { version: one.of_tag()?, image: Some(one.image()?) }));
         steps.extend(ran);
         steps.push(Step::WriteIntendedVersion { version, image: name.clone() });
     }
@@ -203,7 +203,7 @@ mod tests {
             (actual.config.as_mut().unwrap().image, actual.image_id) = (image.clone(), "another".into());
             seen.grafana.content = Some(VolumeContent::default());
         }));
-        assert_eq!(answers, [Step::WriteVersion { version: Version(1, 3), image }]);
+        assert_eq!(answers, [Step::WriteVersion { version: Version(1, 3), image: Some(image) }]);
     }
 
     #[test]
@@ -227,7 +227,7 @@ mod tests {
             steps(&plan).into_iter().filter(writes).collect()
         };
         let announce = Step::WriteIntendedVersion { version: Version(1, 3), image: image(new) };
-        let record = Step::WriteVersion { version: Version(1, 2), image: image(old) };
+        let record = Step::WriteVersion { version: Version(1, 2), image: Some(image(old)) };
         assert_eq!(start(&|_| ran(2, "gone")), [record, announce.clone()]);
         let waiting = start(&|actual| ran(2, &actual.id));
         assert_eq!(waiting, std::slice::from_ref(&announce), "the waiting container was not started");
