@@ -75,7 +75,12 @@ impl Docker {
     }
 }
 
-fn address_check(instance: &str, spec: &DesiredContainer, binding: PortBinding, network: String) -> ContainerCreateBody {
+fn address_check(
+    instance: &str,
+    spec: &DesiredContainer,
+    binding: PortBinding,
+    network: String,
+) -> ContainerCreateBody {
     let mut labels = labels::of_instance(instance);
     labels.insert(labels::ROLE.into(), PURPOSE.into());
     ContainerCreateBody {

@@ -15,7 +15,8 @@ use crate::model::alerts::{AlertRule, AlertRules, NewRule};
 use crate::model::observed::ActualRule;
 use crate::model::stack::Stack;
 
-/// Lets users edit rules created through the API.
+/// Lets users edit rules created through the API. Later versions refuse it for a single rule that Grafana 9, which ignores
+/// it, marked as created through the API.
 const EDITABLE: (&str, &str) = ("X-Disable-Provenance", "true");
 const SAVE_GROUP: &str = "save the alert rules' group";
 
@@ -42,7 +43,7 @@ impl Grafana {
         (rule.uid, rule.folder_uid) = (uid(&stack.instance, one.rule), folder.into());
         rule.rest.insert("ruleGroup".into(), json!(stack.instance));
         rule.rest.insert("orgID".into(), json!(self.organisation.unwrap_or(1)));
-        self.send_rule("create an alert rule", "POST", ALL_RULES, &rule).await
+        self.send_rule("create an alert rule", "POST", ALL_RULES, &[EDITABLE], &rule).await
     }
 
     /// Replaces the content of rules: those in the instance's group together with the group, moved ones alone. Grafana
@@ -64,7 +65,8 @@ impl Grafana {
             } else {
                 let mut moved = self.alert_rule(stack, one.rule).await?.ok_or_else(raced)?;
                 replace(&mut moved, stack, new, one)?;
-                self.send_rule("update an alert rule", "PUT", &rule_path(&own), &moved).await?;
+                let headers: &[_] = if moved.is_from_api() { &[] } else { &[EDITABLE] };
+                self.send_rule("update an alert rule", "PUT", &rule_path(&own), headers, &moved).await?;
             }
         }
         if !changes_group {
@@ -73,7 +75,7 @@ impl Grafana {
         if new.rules.iter().any(is_unfinished) {
             group.rest.insert("interval".into(), json!(INTERVAL));
         }
-        self.send_rule(SAVE_GROUP, "PUT", &group_path, &group).await
+        self.send_rule(SAVE_GROUP, "PUT", &group_path, &[EDITABLE], &group).await
     }
 
     /// Deletes rules that are still as observed, and their folder if it was created for them and is then empty. Grafana
@@ -89,9 +91,9 @@ impl Grafana {
                 Some(found) if found.state() == *observed => {}
                 Some(_) => return Err(changed(doing)),
             }
+            // Without the header, which would refuse rules that Grafana 9 marked as created through the API.
             let place = rule_path(&uid(&stack.instance, *rule));
-            let request = Request { headers: &[EDITABLE], ..Request::new("DELETE", &place) };
-            let answer = self.send_to_organisation(request).await?;
+            let answer = self.send_to_organisation(Request::new("DELETE", &place)).await?;
             self.expect_alerting(doing, &answer)?;
         }
         let Some(folder) = self.own_folder(&stack.instance, &folder_title(&stack.instance)).await? else {
@@ -101,8 +103,15 @@ impl Grafana {
         if in_folder(&all, &folder).next().is_some() { Ok(()) } else { self.delete_if_empty(&folder).await }
     }
 
-    async fn send_rule(&self, doing: &str, method: &str, path: &str, document: &impl Serialize) -> Result<()> {
-        let (headers, body) = (&[EDITABLE], Body::json(document));
+    async fn send_rule(
+        &self,
+        doing: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        document: &impl Serialize,
+    ) -> Result<()> {
+        let body = Body::json(document);
         let answer = self.send_to_organisation(Request { headers, body, ..Request::new(method, path) }).await?;
         self.expect_alerting(doing, &answer)
     }

@@ -23,6 +23,8 @@ const FOLDER: &str = "Clipper Metrics alerts";
 /// The annotation that marks a rule as sent by clipper-metrics. Grafana does not show annotations
 /// of this form, and keeps them when a user saves the rule.
 const MARK: &str = "__clipper_metrics__";
+/// The provenance of rules created through the API.
+const FROM_API: &str = "api";
 /// The list of all rules.
 pub(super) const ALL_RULES: &str = "/api/v1/provisioning/alert-rules";
 /// The evaluation interval in seconds; Grafana accepts multiples of 10.
@@ -111,7 +113,12 @@ impl Rule {
 
     /// Whether a file provides it. Rules created through the API can be changed.
     fn is_provisioned(&self) -> bool {
-        !matches!(self.provenance.as_str(), "" | "api")
+        !matches!(self.provenance.as_str(), "" | FROM_API)
+    }
+
+    /// Whether Grafana marked it as created through the API, so that only the API can change it.
+    pub(super) fn is_from_api(&self) -> bool {
+        self.provenance == FROM_API
     }
 
     /// Whether a user edited it.

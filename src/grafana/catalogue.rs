@@ -15,6 +15,8 @@ use crate::model::observed::{Catalogue, CatalogueSource};
 #[derive(Debug, Deserialize)]
 struct FrontendSettings {
     panels: BTreeMap<String, PanelPlugin>,
+    #[serde(default, rename = "minRefreshInterval")]
+    least_refresh: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -33,13 +35,7 @@ impl Grafana {
     /// # Errors
     /// If the server returns an error or does not answer.
     pub(super) async fn panel_plugins(&self) -> Result<Option<BTreeMap<String, bool>>> {
-        let answer = match self.send("list the panel plugins", "GET", "/api/frontend/settings", Body::Empty).await {
-            Ok(answer) if answer.status == 200 => answer,
-            // A large or slow answer does not mean that Grafana fails otherwise.
-            Ok(_) | Err(Error::Http { .. } | Error::Answer { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let Some(settings) = answer.json::<Option<FrontendSettings>>() else { return Ok(None) };
+        let Some(settings) = self.frontend_settings("list the panel plugins").await? else { return Ok(None) };
         let mut plugins = BTreeMap::new();
         for (id, PanelPlugin { skips_queries, aliases }) in settings.panels {
             plugins.extend(aliases.into_iter().chain([id]).map(|id| (id, !skips_queries)));
@@ -54,6 +50,21 @@ impl Grafana {
         // A row is part of the dashboard itself.
         plugins.insert("row".into(), false);
         Ok(Some(plugins))
+    }
+
+    /// The shortest refresh interval of dashboards, such as `5s`, if Grafana reports it.
+    pub(super) async fn least_refresh(&self) -> Result<Option<String>> {
+        let settings = self.frontend_settings("read the shortest refresh interval").await?;
+        Ok(settings.and_then(|settings| settings.least_refresh))
+    }
+
+    async fn frontend_settings(&self, doing: &str) -> Result<Option<FrontendSettings>> {
+        match self.send(doing, "GET", "/api/frontend/settings", Body::Empty).await {
+            Ok(answer) if answer.status == 200 => Ok(answer.json()),
+            // A large or slow answer does not mean that Grafana fails otherwise.
+            Ok(_) | Err(Error::Http { .. } | Error::Answer { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The data sources and panel types that dashboards can use.

@@ -285,6 +285,18 @@ pub(super) fn note_save(sent: &mut Value, replaced: Option<u64>, now: jiff::Time
     change_mark(sent, |mark| mark.save = Some(PendingSave { version, at: now.to_string() }));
 }
 
+/// Raises a refresh interval below Grafana's minimum, which is a duration such as `5s`.
+pub(super) fn raise_refresh(sent: &mut Value, least: &str) {
+    let duration = |text: &str| humantime::parse_duration(text).ok();
+    let is_below =
+        sent["refresh"].as_str().and_then(duration).zip(duration(least)).is_some_and(|(own, least)| own < least);
+    if is_below {
+        sent["refresh"] = json!(least);
+        let content = Some(content_fingerprint(sent));
+        change_mark(sent, |mark| mark.content = content);
+    }
+}
+
 /// Whether the stored dashboard differs from `sent`, which then gets the fingerprint of the stored one: Grafana changes
 /// some values, such as a refresh interval below its minimum, and such a change is not an edit.
 pub(super) fn note_changes(stored: &StoredDashboard, sent: &mut Value) -> bool {
@@ -373,6 +385,26 @@ mod tests {
         assert!(read(&second).edited);
         second.as_object_mut().unwrap().remove(MARK);
         assert!(read(&second).edited, "a save in the browser drops the mark");
+    }
+
+    #[test]
+    fn a_refresh_interval_below_the_minimum_is_raised_before_it_is_sent() {
+        let (dashboard, source) = desired();
+        for (own, least, expected) in [
+            (json!("10s"), "1m", json!("1m")),
+            (json!("1m"), "10s", json!("1m")),
+            (json!("5s"), "5s", json!("5s")),
+            (json!(""), "5s", json!("")),
+            (json!("auto"), "5s", json!("auto")),
+            (json!(false), "5s", json!(false)),
+            (json!("1s"), "", json!("1s")),
+        ] {
+            let mut sent = render(&dashboard, &source, None, Api::Uid);
+            sent["refresh"] = own;
+            add_mark(&mut sent, &dashboard.content_hash, None, &source);
+            raise_refresh(&mut sent, least);
+            assert_eq!((&sent["refresh"], read(&sent).edited), (&expected, false));
+        }
     }
 
     #[test]

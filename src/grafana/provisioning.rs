@@ -116,7 +116,8 @@ impl Grafana {
             let found = self.dashboard(uid).await?;
             // Another owner's object with that uid is not part of this stack.
             let seen = self.judge_dashboard(stack, id, found.as_ref()).await?;
-            Ok(found.filter(|_| matches!(seen, Seen::Present(_))))
+            let Some(own) = found.filter(|_| matches!(seen, Seen::Present(_))) else { return Ok(None) };
+            Ok(Some(StoredDashboard { is_v2: own.is_v2 || self.is_converted(uid).await?, ..own }))
         }));
         let has_rules = stack.alerts.settings().is_some() && self.has(Capability::AlertRules);
         let rules = try_join_all(

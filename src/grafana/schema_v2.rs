@@ -1,16 +1,18 @@
-//! Dashboards saved by a browser in Grafana's schema v2, for which the classic API answers 406.
+//! Dashboards saved by a browser in Grafana's schema v2. The classic API answers 406 for them; later versions convert
+//! them and lose content.
 //!
 //! Only the facts that show the owner are read. All content is a user's edit, because this program
 //! saves the classic schema.
 
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::dashboard::{Meta, StoredDashboard};
 use super::json::{Elements, Texts, lenient};
 use super::organisation::Organisation;
-use super::versions::DASHBOARD_API_V2;
+use super::versions::{Capability, DASHBOARD_API_V1, DASHBOARD_API_V2};
 use super::{Grafana, path};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The annotation with a dashboard's number.
 const NUMBER: &str = "grafana.app/deprecatedInternalID";
@@ -37,6 +39,18 @@ lenient! {
         variables: Elements<V2Variable>,
     }
 
+    struct AnyDashboard {
+        status: Status,
+    }
+
+    struct Status {
+        conversion: Conversion,
+    }
+
+    struct Conversion {
+        stored_version: String,
+    }
+
     struct V2Variable {
         kind: String,
         spec: Constant,
@@ -51,17 +65,38 @@ lenient! {
 impl Grafana {
     /// The dashboard as the classic API would return it, as far as possible; `None` if it cannot be read.
     pub(super) async fn dashboard_v2(&self, uid: &str) -> Result<Option<StoredDashboard>> {
-        let namespace = match self.organisation().await? {
-            1 => "default".to_string(),
-            id => format!("org-{id}"),
-        };
         for version in DASHBOARD_API_V2 {
-            let place = ["apis", "dashboard.grafana.app", version, "namespaces", &namespace, "dashboards", uid];
-            if let Some(found) = self.get::<V2Dashboard>("read the dashboard in schema v2", &path(&place)).await? {
+            if let Some(found) = self.resource::<V2Dashboard>("read the dashboard in schema v2", version, uid).await? {
                 return Ok(Some(found.into()));
             }
         }
         Ok(None)
+    }
+
+    /// Whether the classic API converted the dashboard from schema v2, as far as Grafana reports it.
+    pub(super) async fn is_converted(&self, uid: &str) -> Result<bool> {
+        if !self.has(Capability::ConvertedDashboards) {
+            return Ok(false);
+        }
+        match self.resource::<AnyDashboard>("read the dashboard's schema", DASHBOARD_API_V1, uid).await {
+            Err(Error::Answer { .. }) => Ok(false),
+            found => Ok(found?.is_some_and(|found| found.status.conversion.stored_version.starts_with("v2"))),
+        }
+    }
+
+    /// A dashboard in one version of the resource API.
+    async fn resource<T: DeserializeOwned + Default>(
+        &self,
+        doing: &str,
+        version: &str,
+        uid: &str,
+    ) -> Result<Option<T>> {
+        let namespace = match self.organisation().await? {
+            1 => "default".to_string(),
+            id => format!("org-{id}"),
+        };
+        let place = ["apis", "dashboard.grafana.app", version, "namespaces", &namespace, "dashboards", uid];
+        self.get(doing, &path(&place)).await
     }
 
     /// The id of the organisation that requests go to.

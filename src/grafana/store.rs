@@ -11,7 +11,7 @@ use super::{Api, Grafana, changed, dashboard, foreign, or_unreadable, path, user
 use crate::digest::fingerprint;
 use crate::error::{Error, ForeignObject, Result};
 use crate::http::{Body, Response, escaped};
-use crate::model::observed::{ActualDashboard, DashboardState, FolderState, OtherObject};
+use crate::model::observed::{ActualDashboard, DashboardState, FolderState, OtherObject, SharedName};
 use crate::model::stack::{DashboardId, Stack};
 
 lenient! {
@@ -91,12 +91,12 @@ impl Grafana {
         let (uid, ..) = stack.dashboard_identity(id);
         let Some(found) = found else {
             let clash = self.clash(stack, id).await?;
-            return Ok(clash.map_or(DashboardState::Missing, |(what, has_uid)| DashboardState::Clash { what, has_uid }));
+            return Ok(clash.map_or(DashboardState::Missing, |(what, shares)| DashboardState::Clash { what, shares }));
         };
         let (meta, head) = (&found.meta, &found.head);
         if meta.is_folder {
             let what = folder_with_uid(&head.title, uid);
-            return Ok(DashboardState::Clash { what: what.into(), has_uid: true });
+            return Ok(DashboardState::Clash { what: what.into(), shares: SharedName::Uid });
         }
         let is_ours = match id {
             DashboardId::Bundled => head.is_bundled(),
@@ -105,43 +105,44 @@ impl Grafana {
         if !is_ours {
             let what = format!("a dashboard called {:?} with the uid {uid:?}", head.title);
             let what = OtherObject { what, provisioned: meta.provisioned };
-            return Ok(DashboardState::Clash { what, has_uid: true });
+            return Ok(DashboardState::Clash { what, shares: SharedName::Uid });
         }
         Ok(DashboardState::Present(found.state()))
     }
 
-    /// An object that has the uid or the title of a missing dashboard, and whether it has the uid.
-    async fn clash(&self, stack: &Stack, id: DashboardId) -> Result<Option<(OtherObject, bool)>> {
+    /// An object that has the uid or the title of a missing dashboard.
+    async fn clash(&self, stack: &Stack, id: DashboardId) -> Result<Option<(OtherObject, SharedName)>> {
         let (uid, title, _) = stack.dashboard_identity(id);
-        if self.has(Capability::EqualTitles) {
-            let folder: Option<GrafanaFolder> =
-                self.get("look for a folder of that uid", &path(&["api", "folders", uid])).await?;
-            return Ok(folder.map(|folder| (folder_with_uid(&folder.title, uid).into(), true)));
+        let doing = "look for a folder of that uid";
+        match self.get::<GrafanaFolder>(doing, &path(&["api", "folders", uid])).await {
+            // From version 10 on, an account without rights on all folders gets this answer for an absent one, too. If
+            // there is one, Grafana refuses the save.
+            Ok(None) | Err(Error::Answer { status: 403, .. }) => {}
+            found => return Ok(found?.map(|folder| (folder_with_uid(&folder.title, uid).into(), SharedName::Uid))),
         }
-        let folder = match &stack.folder {
-            Some(title) => self.folder(title).await?,
-            None => None,
-        };
-        if stack.folder.is_some() && folder.is_none() {
-            // A new folder is empty.
+        if self.has(Capability::EqualTitles) {
             return Ok(None);
         }
-        let folder = folder.map(|folder| folder.uid);
+        // `None` for a new folder, which is empty.
+        let within = match &stack.folder {
+            Some(title) => self.folder(title).await?.map(|folder| folder.uid),
+            None => Some(String::new()),
+        };
         let found = self.search().await?;
         let slug = slug(title);
         let namesake = found.iter().find(|hit| {
-            let is_beside = match hit.kind.as_str() {
-                SearchHit::FOLDER => folder.is_none(),
-                _ => hit.folder_uid == folder.as_deref().unwrap_or_default(),
-            };
-            is_beside && hit.uid != uid && self::slug(&hit.title) == slug
+            // A title is compared with those of all folders.
+            let is_compared = hit.kind == SearchHit::FOLDER || within.as_ref() == Some(&hit.folder_uid);
+            is_compared && hit.uid != uid && self::slug(&hit.title) == slug
         });
         let Some(SearchHit { kind, uid, title, .. }) = namesake else { return Ok(None) };
-        let (kind, provisioned) = match kind.as_str() {
-            SearchHit::FOLDER => ("folder", false),
-            _ => ("dashboard", self.dashboard(uid).await?.is_some_and(|found| found.meta.provisioned)),
+        let (kind, provisioned, shares) = if kind == SearchHit::FOLDER {
+            ("folder", false, SharedName::FolderTitle)
+        } else {
+            let found = self.dashboard(uid).await?;
+            ("dashboard", found.is_some_and(|found| found.meta.provisioned), SharedName::Title)
         };
-        Ok(Some((OtherObject { what: format!("a {kind} called {title:?} with the uid {uid:?}"), provisioned }, false)))
+        Ok(Some((OtherObject { what: format!("a {kind} called {title:?} with the uid {uid:?}"), provisioned }, shares)))
     }
 
     /// Folders and dashboards of the organisation.
@@ -220,6 +221,11 @@ impl Grafana {
             }
             (None, None) => (None, None),
         };
+        if self.has(Capability::RefusedRefresh)
+            && let Some(least) = self.least_refresh().await?
+        {
+            dashboard::raise_refresh(&mut dashboard, &least);
+        }
         let replaced = replaces.and_then(|actual| actual.stored.version);
         dashboard::note_save(&mut dashboard, replaced, jiff::Timestamp::now());
         let is_numeric = self.api() == Api::Numeric;
@@ -258,6 +264,9 @@ impl Grafana {
     pub(super) async fn seen_folder(&self, stack: &Stack) -> Result<FolderState> {
         let Some(title) = &stack.folder else { return Ok(FolderState::NotConfigured) };
         let look = async {
+            if self.is_own_dashboards_title(stack, title) {
+                return Ok(FolderState::TitleTaken);
+            }
             if let Some(folder) = self.folder(title).await? {
                 return Ok(FolderState::Present { is_own: is_own(&folder, &stack.instance, title) });
             }
@@ -266,17 +275,20 @@ impl Grafana {
         or_unreadable(look.await, FolderState::Unreadable)
     }
 
-    /// Whether a dashboard has the title, and this version allows no folder with the same title.
+    /// Whether one of the stack's dashboards has the title, and this version allows no folder with the same title.
+    fn is_own_dashboards_title(&self, stack: &Stack, title: &str) -> bool {
+        let is_equal = |id| slug(stack.dashboard_identity(id).1) == slug(title);
+        !self.has(Capability::EqualTitles) && stack.dashboards().any(is_equal)
+    }
+
+    /// Whether a dashboard outside any folder has the title, and this version allows no folder with the same title.
     pub(super) async fn is_title_taken(&self, title: &str) -> Result<bool> {
         if self.has(Capability::EqualTitles) {
             return Ok(false);
         }
         let slug = slug(title);
-        Ok(self
-            .search()
-            .await?
-            .iter()
-            .any(|hit| hit.kind == SearchHit::DASHBOARD && hit.folder_uid.is_empty() && self::slug(&hit.title) == slug))
+        let is_outside = |hit: &SearchHit| hit.kind == SearchHit::DASHBOARD && hit.folder_uid.is_empty();
+        Ok(self.search().await?.iter().any(|hit| is_outside(hit) && self::slug(&hit.title) == slug))
     }
 
     /// Creates a folder. Grafana 11.3 and later would create a second one with the same title, so the titles are read

@@ -5,6 +5,8 @@ use crate::model::version::Version;
 
 /// The versions of the API that returns dashboards in schema v2; Grafana 12 has the first, 13 has both.
 pub(super) const DASHBOARD_API_V2: [&str; 2] = ["v2beta1", "v2"];
+/// A version of the same API in the classic schema; Grafana 12 and 13 have it.
+pub(super) const DASHBOARD_API_V1: &str = "v1beta1";
 
 /// A capability that only later versions have. Requests ask for the capability, never for a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +18,7 @@ pub(super) enum Capability {
     SourcesForEditors,
     /// The API creates alert rules that users can edit.
     AlertRules,
-    /// A folder and a dashboard may have the same title. Versions before 10 that were not tested may reject it.
+    /// Titles need not be unique in a folder, nor differ from those of folders (grafana/grafana#90687).
     EqualTitles,
     /// The server sends panels' queries to InfluxDB; before, browsers sent them through Grafana's proxy.
     ServerSideQueries,
@@ -24,6 +26,10 @@ pub(super) enum Capability {
     FolderContentByUid,
     /// Browsers show panels of first-generation plugins with their successors.
     ReplacedPanels,
+    /// The classic API converts dashboards in schema v2 instead of answering 406 (grafana/grafana#114812).
+    ConvertedDashboards,
+    /// A refresh interval below the minimum is refused instead of raised (grafana/grafana#122027).
+    RefusedRefresh,
 }
 
 impl Capability {
@@ -33,9 +39,11 @@ impl Capability {
             Self::LibraryPanels => Version(8, 0),
             Self::Uids | Self::SourcesForEditors => Version(9, 0),
             Self::AlertRules => Version(9, 3),
-            Self::EqualTitles => Version(10, 0),
+            Self::EqualTitles => Version(11, 3),
             Self::ServerSideQueries => Version(10, 3),
             Self::FolderContentByUid | Self::ReplacedPanels => Version(11, 0),
+            Self::ConvertedDashboards => Version(12, 4),
+            Self::RefusedRefresh => Version(13, 1),
         }
     }
 
@@ -76,6 +84,7 @@ mod tests {
     fn an_unknown_version_has_every_capability() {
         assert!(Capability::AlertRules.is_in(Some(Version(9, 3))));
         assert!(!Capability::AlertRules.is_in(Some(Version(9, 2))));
+        assert!(!Capability::EqualTitles.is_in(Some(Version(11, 2))));
         assert!(Capability::FolderContentByUid.is_in(None));
         assert_eq!((Api::of(Some(Version(8, 5))), Api::of(None)), (Api::Numeric, Api::Uid));
     }

@@ -70,6 +70,19 @@ fn both_rules_are_created_updated_and_removed_with_the_settings() {
 }
 
 #[test]
+fn rules_that_an_earlier_grafana_marked_as_created_by_the_api_are_updated_and_removed() {
+    for version in ALERTING {
+        let it = Servers::start(version);
+        it.run(&["up", "--alerts"]).expect(0);
+        it.double.lock().unwrap().mark_rules_as_from_api("p99 above the objective");
+        it.run(&["up", "--alerts", "--alert-latency-after", "2m", "--alert-silence-after", "3m"]).expect(0);
+        assert_eq!(titled(&it, "p99 above the objective")["for"], "2m", "{version:?}");
+        it.run(&["up", "--alerts=false"]).expect(0);
+        assert!(rules(&it).is_empty(), "{version:?}");
+    }
+}
+
+#[test]
 fn edited_rules_are_kept_and_deleted_rules_are_restored() {
     for version in ALERTING {
         let it = Servers::start(version);

@@ -238,6 +238,25 @@ fn missing_permissions_of_tokens_and_viewers_are_reported() {
 }
 
 #[test]
+fn an_editor_imports_dashboards_beside_an_existing_data_source() {
+    for version in [Version::V9, Version::V12, Version::V12_4, Version::V13] {
+        let it = Servers::start(version);
+        it.run(&["up"]).expect(0);
+        it.ask("DELETE", "/api/dashboards/uid/clipper-metrics", None);
+        it.ask("POST", "/api/admin/users", Some(&json!({"login": "editor", "password": "editor-password"})));
+        let (_, user) = it.ask("GET", "/api/users/lookup?loginOrEmail=editor", None);
+        it.ask("PATCH", &format!("/api/org/users/{}", user["id"]), Some(&json!({"role": "Editor"})));
+        let editor = |words: &[&str]| {
+            let words = [words, &["--grafana-user", "editor", "--grafana-folder", "Team"]].concat();
+            it.command(&words).env("CLIPPER_METRICS_GRAFANA_PASSWORD", "editor-password").run()
+        };
+        editor(&["up"]).expect(0);
+        assert_eq!(it.ask("GET", "/api/dashboards/uid/clipper-metrics", None).0, 200, "{version:?}");
+        editor(&["status"]).expect(0);
+    }
+}
+
+#[test]
 fn an_influxdb_with_users_requires_a_login() {
     let it = Servers::start(Version::V12);
     let locked = Influxd::start_with(&[("INFLUXDB_HTTP_AUTH_ENABLED", "true")]);
@@ -399,6 +418,32 @@ fn a_folder_with_the_same_uid_or_title_is_a_blocker() {
         assert_eq!(up.code, i32::from(version < Version::V12), "{version:?}: {}", up.err);
         if version < Version::V12 {
             record.add("a dashboard has the folder's title", up);
+        }
+    }
+    record.section();
+}
+
+#[test]
+fn before_11_3_no_dashboard_has_the_title_of_a_folder() {
+    let mut record = Record::default();
+    for version in Version::ALL {
+        let blocks = i32::from(version < Version::V12);
+        let it = Servers::start(version);
+        record = it.continue_record(record).filter(version.name(), "VERSION");
+        let up = it.run(&["up", "--grafana-folder", "Clipper Metrics"]).expect(blocks);
+        let folders = it.ask("GET", "/api/folders", None).1.as_array().unwrap().len();
+        assert_eq!(folders, usize::from(blocks == 0), "{version:?}");
+        if blocks == 1 {
+            record.add("the folder has the dashboard's title", up);
+        }
+        // Nor of any other folder.
+        let it = Servers::start(version);
+        record = it.continue_record(record);
+        assert_eq!(it.ask("POST", "/api/folders", Some(&json!({"title": "clipper metrics"}))).0, 200);
+        let up = it.run(&["up", "--grafana-folder", "Ours"]).expect(blocks);
+        if blocks == 1 {
+            record.add("another folder has the dashboard's title", up);
+            assert_eq!(it.ask("GET", "/api/datasources", None).1, json!([]), "{version:?}: nothing was written");
         }
     }
     record.section();

@@ -172,13 +172,19 @@ pub enum DashboardState {
     /// It could not be read.
     Unreadable(Unreadable),
     /// It does not exist, and another object takes its place.
-    Clash {
-        what: OtherObject,
-        /// Whether that object has the dashboard's uid, so that choosing a folder does not help.
-        has_uid: bool,
-    },
+    Clash { what: OtherObject, shares: SharedName },
     /// It exists.
     Present(ActualDashboard),
+}
+
+/// The name that another object shares with a dashboard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedName {
+    Uid,
+    /// The title of a dashboard in the same folder.
+    Title,
+    /// The title of a folder.
+    FolderTitle,
 }
 
 /// An existing dashboard.

@@ -9,6 +9,7 @@ use super::{BlockReason, Blocker, Contradictions, Finding, Item, Phase, Resource
 use crate::model::container_config::Difference;
 use crate::model::observed::{
     ActualDashboard, DashboardState, DataSourceState, FolderState, GrafanaState, OrganisationState, OtherObject, Query,
+    SharedName,
 };
 use crate::model::query_checks::MAX_SAVES;
 use crate::model::stack::{DashboardId, DesiredDataSource, Stack};
@@ -98,7 +99,7 @@ fn folder(stack: &Stack, known: Option<&GrafanaState>) -> Item {
             Finding::Blocked(Blocker {
                 kind: BlockReason::Foreign,
                 why: format!(
-                    "Grafana has a dashboard called {title:?}, and in this version a folder cannot have the same title"
+                    "a dashboard is called {title:?}, and in this version of Grafana no folder can have the same title"
                 ),
                 hint: "choose another --grafana-folder, or rename that dashboard in Grafana".into(),
             })
@@ -124,8 +125,8 @@ fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: DashboardId, optio
         None => (Finding::Unknown, save(None)),
         Some(DashboardState::Missing) => (Finding::Missing, save(None)),
         Some(DashboardState::Unreadable(why)) => (Finding::Unreadable(why.clone()), vec![]),
-        Some(DashboardState::Clash { what, has_uid }) => {
-            return Item::new(resource, clash(stack, id, what, *has_uid), vec![]);
+        Some(DashboardState::Clash { what, shares }) => {
+            return Item::new(resource, clash(stack, id, what, *shares), vec![]);
         }
         Some(DashboardState::Present(actual)) if actual.edited => {
             if actual.provisioned {
@@ -166,13 +167,17 @@ fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: DashboardId, optio
     Item::new(resource, finding, steps)
 }
 
-fn clash(stack: &Stack, id: DashboardId, other: &OtherObject, has_uid: bool) -> Finding {
+fn clash(stack: &Stack, id: DashboardId, other: &OtherObject, shares: SharedName) -> Finding {
     let whence = match id {
         DashboardId::Bundled => "create".to_string(),
         DashboardId::User(index) => format!("import from {}", stack.user_dashboards[index].path),
     };
-    let change = give_way(stack, id, if has_uid { "uid" } else { "title" });
-    let folder = if has_uid { "" } else { "put the dashboard into a folder with --grafana-folder, " };
+    let (folder, name) = match shares {
+        SharedName::Uid => ("", "uid"),
+        SharedName::Title => ("put the dashboard into a folder with --grafana-folder, ", "title"),
+        SharedName::FolderTitle => ("", "title"),
+    };
+    let change = give_way(stack, id, name);
     taken(other, &whence, &format!("{folder}{change}, or ")).into()
 }
 
@@ -319,7 +324,7 @@ mod tests {
         let desired = samples::stack();
         let clashes: [fn(&mut GrafanaState); 5] = [
             |grafana| grafana.data_source = DataSourceState::Foreign("a data source".into()),
-            |grafana| grafana.dashboard = DashboardState::Clash { what: "a folder".into(), has_uid: true },
+            |grafana| grafana.dashboard = DashboardState::Clash { what: "a folder".into(), shares: SharedName::Uid },
             |grafana| grafana.organisation = OrganisationState::Ambiguous(vec!["a".into(), "b".into()]),
             |grafana| {
                 let made_for = MadeFor { url: "http://other:8086".into(), database: "d".into(), machine: None };

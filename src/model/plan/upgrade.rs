@@ -25,7 +25,8 @@ pub(super) fn before_start(context: &ServerContext<'_>, image: &NamedImage) -> V
     if let Some(version) = name.version().filter(|version| context.last.newest < Some(*version)) {
         // An announcement may be withdrawn later, together with the one that it replaces.
         let replaced = context.last.announced.as_ref();
-        let ran = replaced.and_then(|one| Some(Step::WriteVersion { version: one.of_tag()?, image: Some(one.image()?) }));
+        let ran =
+            replaced.and_then(|one| Some(Step::WriteVersion { version: one.of_tag()?, image: Some(one.image()?) }));
         steps.extend(ran);
         steps.push(Step::WriteIntendedVersion { version, image: name.clone() });
     }

@@ -61,6 +61,7 @@ impl Double {
         method: &str,
         segments: &[&str],
         body: Option<&Value>,
+        keeps_editable: bool,
     ) -> Response {
         if self.version == Version::V7 {
             // Its ruler belongs to a plugin, which was not inspected.
@@ -69,6 +70,18 @@ impl Double {
                 ["api", "prometheus", ..] => self.as_recorded("state of the rules"),
                 _ => self.as_recorded("alert rules"),
             };
+        }
+        // From the source of 10 to 12.3; 9 ignores the header.
+        let is_from_api = |uid: &str| {
+            let mut rules = self.state.organisations[organisation].rules.iter();
+            rules.any(|rule| rule["uid"] == uid && rule["provenance"] == "api")
+        };
+        if let ("PUT" | "DELETE", ["provisioning", "alert-rules", uid]) = (method, &segments[2..])
+            && keeps_editable
+            && self.version >= Version::V12
+            && is_from_api(uid)
+        {
+            return Response::json(409, &json!({"message": "cannot change provenance from 'api' to ''"}));
         }
         match (method, &segments[2..]) {
             ("GET", ["provisioning", "alert-rules"]) => self.alert_rules(who, organisation),

@@ -56,7 +56,8 @@ impl Double {
         }
         if self.version < Version::V12 {
             let taken = |other: &str| slug(other) == slug(&title);
-            if folder.is_none() && org.folders.iter().any(|folder| taken(&folder.title)) {
+            // From the source of 7.5 and 9.4: of all folders, whatever folder the dashboard goes into.
+            if org.folders.iter().any(|folder| taken(&folder.title)) {
                 return self.as_recorded("save a dashboard with the title of a folder");
             }
             let namesake = org
@@ -78,9 +79,12 @@ impl Double {
             fields.remove("version");
             fields.insert("uid".into(), json!(uid));
         }
-        // Measured: a refresh interval below the minimum is stored as the minimum.
+        // Measured: a refresh interval below the minimum is stored as the minimum. From the source: 13.1 refuses it.
         let refresh = content["refresh"].as_str().and_then(|refresh| humantime::parse_duration(refresh).ok());
         if refresh.is_some_and(|refresh| refresh.as_secs() < self.min_refresh) {
+            if self.version == Version::V13 {
+                return Response::json(400, &json!({"message": "Dashboard refresh interval is too low"}));
+            }
             content["refresh"] = json!(format!("{}s", self.min_refresh));
         }
         let message = text(&body["message"]);
@@ -184,6 +188,18 @@ impl Double {
         Response::json(200, &json!({"kind": "Dashboard", "apiVersion": api, "metadata": metadata, "spec": spec}))
     }
 
+    /// As documented for `status.conversion` of a dashboard in the classic schema.
+    pub(super) fn dashboard_v1(&self, organisation: usize, uid: &str) -> Response {
+        let found = self.state.organisations[organisation].dashboards.iter().find(|dashboard| dashboard.uid == uid);
+        let stored = if found.is_some_and(|found| found.v2.is_some()) { "v2beta1" } else { "v0alpha1" };
+        let mut recorded = self.like("dashboard through /apis");
+        if self.version < Version::V12 {
+            return answer(recorded.status, &recorded.body);
+        }
+        recorded.body["status"] = json!({"conversion": {"failed": false, "storedVersion": stored}});
+        answer(recorded.status, &recorded.body)
+    }
+
     pub(super) fn dashboard(&self, organisation: usize, uid: &str) -> Response {
         let org = &self.state.organisations[organisation];
         let folder = org.folders.iter().find(|folder| folder.uid == uid);
@@ -193,7 +209,7 @@ impl Double {
         let Some(dashboard) = org.dashboards.iter().find(|dashboard| dashboard.uid == uid) else {
             return self.as_recorded("dashboard by uid, absent");
         };
-        if dashboard.v2.is_some() {
+        if dashboard.v2.is_some() && self.version < Version::V12_4 {
             // The wording comes from its source.
             let namespace = if org.id == 1 { "default".to_string() } else { format!("org-{}", org.id) };
             let place = format!("/apis/dashboard.grafana.app/v2beta1/namespaces/{namespace}/dashboards/{uid}");
@@ -222,6 +238,12 @@ impl Double {
             }
         }
         let mut content = dashboard.content.clone();
+        if dashboard.v2.is_some() {
+            // From the source of 12.4: it is converted, and has no unknown keys.
+            let known = |key: &str| ["uid", "title", "templating", "schemaVersion"].contains(&key);
+            content.as_object_mut().unwrap().retain(|key, _| known(key));
+            content["panels"] = json!([]);
+        }
         content["id"] = json!(dashboard.id);
         content["version"] = json!(version);
         recorded.body["dashboard"] = content;

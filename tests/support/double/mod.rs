@@ -422,6 +422,17 @@ impl Double {
         self.write();
     }
 
+    /// Marks all alert rules as created through the API, as 9.4 does, and moves one of them to another group.
+    pub fn mark_rules_as_from_api(&mut self, moved: &str) {
+        for rule in &mut self.state.organisations[0].rules {
+            rule["provenance"] = json!("api");
+            if rule["title"] == moved {
+                rule["ruleGroup"] = json!("theirs");
+            }
+        }
+        self.write();
+    }
+
     /// Simulates a library panel in every folder.
     pub fn put_library_panel(&mut self) {
         self.library_panels += 1;
@@ -650,8 +661,8 @@ impl Double {
             ("GET", ["apis", "dashboard.grafana.app", "v2beta1", "namespaces", namespace, "dashboards", uid]) => {
                 self.dashboard_v2(organisation, namespace, uid)
             }
-            ("GET", ["apis", "dashboard.grafana.app", "v1beta1", "namespaces", "default", "dashboards", _]) => {
-                self.as_recorded("dashboard through /apis")
+            ("GET", ["apis", "dashboard.grafana.app", "v1beta1", "namespaces", _, "dashboards", uid]) => {
+                self.dashboard_v1(organisation, uid)
             }
             ("GET", ["api", "search"]) => self.search(organisation, query),
             ("POST", ["api", "user", "stars", "dashboard", "uid", uid]) => self.star(&who, organisation, uid),
@@ -664,6 +675,12 @@ impl Double {
                 let found = self.state.organisations[organisation].folders.iter().find(|folder| folder.uid == *uid);
                 match found {
                     Some(folder) => self.folder_answer("folder by uid", folder),
+                    // Reported for 10 to 13 (grafana/grafana#109608).
+                    None if self.version >= Version::V12 && !who.may_administer() => {
+                        let message = "You'll need additional permissions to perform this action. Permissions needed: \
+                                       folders:read";
+                        answer(403, &json!({"message": message}))
+                    }
                     None => self.as_recorded("folder by uid, absent"),
                 }
             }
@@ -671,7 +688,8 @@ impl Double {
             ("DELETE", ["api", "folders", uid]) => self.delete_folder(organisation, uid),
             ("POST", ["api", "annotations"]) => self.as_recorded("annotation on a dashboard"),
             (_, ["api", "v1", "provisioning", ..] | ["api", "ruler" | "prometheus", ..]) => {
-                self.alerting(&who, organisation, method, &segments, body.as_ref())
+                let keeps_editable = request.headers.contains_key("x-disable-provenance");
+                self.alerting(&who, organisation, method, &segments, body.as_ref(), keeps_editable)
             }
             _ => {
                 let message = format!("{method} {path} is neither recorded nor documented");
@@ -709,7 +727,7 @@ impl Double {
             .chain(SILENT.iter().map(|id| (*id, true)))
             .map(|(id, skips)| (id.to_string(), json!({"id": id, "skipDataQuery": skips})))
             .collect();
-        answer(200, &json!({"panels": panels}))
+        answer(200, &json!({"panels": panels, "minRefreshInterval": format!("{}s", self.min_refresh)}))
     }
 
     fn second(&self) -> u64 {
