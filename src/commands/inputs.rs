@@ -124,39 +124,53 @@ fn secret(
     from_file: Option<&String>,
     environment: &Environment,
 ) -> Result<Option<Secret>> {
-    let is_grafana = setting != Setting::InfluxdbPasswordFile;
     if let Some(path) = options.get(&setting) {
-        return if path.is_empty() { Ok(None) } else { read_secret(path, is_grafana).map(Some) };
+        return if path.is_empty() { Ok(None) } else { read_secret(path, setting).map(Some) };
     }
     if let Some(path) = variables.get(&setting) {
-        return read_secret(path, is_grafana).map(Some);
+        return read_secret(path, setting).map(Some);
     }
-    let direct =
-        setting.key().secret_variable.and_then(|name| environment.get(name)).map(|text| trimmed(text, is_grafana));
+    let variable = setting.key().secret_variable;
+    let direct = variable.and_then(|name| environment.get(name)).map(|text| trimmed(text, setting));
     if let Some(text) = direct.filter(|text| !text.is_empty()) {
-        return Ok(Some(Secret::new(text)));
+        let hint = "set it to the secret alone, on one line";
+        let bad = |why| Error::usage(format!("{} {why}", variable.unwrap_or_default()), hint);
+        return expect_one_line(text, setting).map_or_else(|why| Err(bad(why)), |()| Ok(Some(Secret::new(text))));
     }
-    from_file.map(|path| read_secret(path, is_grafana)).transpose()
+    from_file.map(|path| read_secret(path, setting)).transpose()
 }
 
-fn read_secret(path: &str, is_grafana: bool) -> Result<Secret> {
+fn read_secret(path: &str, setting: Setting) -> Result<Secret> {
     let text = read(Path::new(path), "a file that contains only the secret")?;
-    let text = trimmed(&text, is_grafana);
-    if text.is_empty() {
-        return Err(Error::File {
-            path: path.into(),
-            line: None,
-            message: "is empty".into(),
-            hint: "write the secret to it, alone on one line".into(),
-        });
-    }
+    // Editors on Windows begin a file with a byte-order mark.
+    let text = trimmed(text.strip_prefix('\u{feff}').unwrap_or(&text), setting);
+    let valid = if text.is_empty() { Err("is empty") } else { expect_one_line(text, setting) };
+    valid.map_err(|why| Error::File {
+        path: path.into(),
+        line: None,
+        message: why.into(),
+        hint: "write the secret to it, alone on one line".into(),
+    })?;
     Ok(Secret::new(text))
 }
 
 /// Grafana's file provider trims secrets, so both ends of a secret for Grafana are trimmed. Of other secrets, only the
 /// line break at the end is removed.
-fn trimmed(text: &str, is_grafana: bool) -> &str {
+fn trimmed(text: &str, setting: Setting) -> &str {
+    let is_grafana = setting != Setting::InfluxdbPasswordFile;
     if is_grafana { text.trim() } else { text.trim_end_matches(['\n', '\r']) }
+}
+
+/// Checks that a secret has one line, and that a token has no spaces, which no HTTP header could carry.
+fn expect_one_line(text: &str, setting: Setting) -> Result<(), &'static str> {
+    if text.contains(['\n', '\r', '\0']) {
+        return Err("contains more than one line");
+    }
+    let is_token = setting == Setting::GrafanaTokenFile;
+    if is_token && text.contains(|c: char| !c.is_ascii_graphic()) {
+        return Err("contains a character that no token has");
+    }
+    Ok(())
 }
 
 fn read(path: &Path, what: &str) -> Result<String> {
@@ -271,6 +285,28 @@ mod tests {
             let inputs = read(&[], &[("CLIPPER_METRICS_DASHBOARD", value)], None).unwrap();
             assert_eq!(inputs.environment.get(&Setting::Dashboard), None, "{value:?}");
         }
+    }
+
+    #[test]
+    fn a_secret_has_one_line_and_no_byte_order_mark() {
+        let read = |setting: Setting, content: &str| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            std::io::Write::write_all(&mut file, content.as_bytes()).unwrap();
+            let url = [(Setting::InfluxdbUrl, "http://i.example:8086"), (Setting::InfluxdbUser, "me")];
+            let options = [&url[..], &[(setting, file.path().to_str().unwrap())]].concat();
+            read(&options, &[], None).map(|inputs| inputs.secrets)
+        };
+        let (password, token) = (Setting::InfluxdbPasswordFile, Setting::GrafanaTokenFile);
+        assert_eq!(read(password, "\u{feff}se cret \r\n").unwrap().influxdb_password.unwrap().reveal(), "se cret ");
+        assert_eq!(read(token, "\u{feff}glsa_1\r\n").unwrap().grafana_token.unwrap().reveal(), "glsa_1");
+        for (setting, bad) in
+            [(password, "a\nb"), (token, "a\nb"), (token, "a b"), (token, "a\u{e9}"), (token, "\u{feff}\n")]
+        {
+            let error = read(setting, bad).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains("contains") || error.contains("is empty"), "{bad:?}: {error}");
+        }
+        let error = super::tests::read(&[], &[("CLIPPER_METRICS_GRAFANA_TOKEN", "a b")], None).err().unwrap();
+        assert_eq!(error.to_string(), "CLIPPER_METRICS_GRAFANA_TOKEN contains a character that no token has");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::model::observed::{StoredSettings, VolumeState};
 use crate::model::plan::{self, Resource};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
-use crate::model::stack::{EngineLocation, Remembered, RestoreRecord};
+use crate::model::stack::{EngineLocation, Remembered, RestoreRecord, Stack};
 use crate::reconcile::{Session, lock, native_hint, native_servers};
 use crate::settings::keys::{Setting, Values, settings_of};
 use crate::settings::{self, EngineFacts, Inputs, Memory, Secrets};
@@ -144,6 +144,12 @@ async fn open_on(
         merged => merged,
     };
     let (stack, credentials) = merged?;
+    if let Some(url) = dropped_data_source_url(inputs, stored.as_ref(), &stack) {
+        context.printer.on(Event::Warning(&format!(
+            "the remembered --data-source-url {url} belongs to another InfluxDB and is not used; if it is still right, add \
+             it to the command"
+        )));
+    }
     let session = Session::new(stack, Some(Rc::new(docker)), credentials, context.listener())?;
     Ok(session.with_lock(lock).with_stored(stored))
 }
@@ -263,6 +269,14 @@ async fn expect_external(session: &Session, inputs: &Inputs, context: &Context<'
         }),
         _ => Ok(()),
     }
+}
+
+/// The remembered address of the data source that this run does not use, although no other one was supplied.
+fn dropped_data_source_url(inputs: &Inputs, stored: Option<&StoredSettings>, stack: &Stack) -> Option<String> {
+    let option = Setting::DataSourceUrl.key().option;
+    let remembered = stored?.values.as_ref()?.get(option).filter(|remembered| !remembered.from_file)?;
+    let is_used = stack.settings.as_ref().is_none_or(|settings| settings.values.contains_key(option));
+    (!is_used && inputs.given(Setting::DataSourceUrl).is_none()).then(|| remembered.value.clone())
 }
 
 /// The error of an engine that does not answer, with a hint about the servers that run on this machine.

@@ -177,9 +177,10 @@ impl PullFailure {
                 });
                 format!(
                     "check the name, sign in with `docker login`, or choose another image or registry (--registry){}; \
-                     without internet: run `docker save {image}` elsewhere and `{}` here, then use --pull never",
+                     without internet: run `docker save {image} -o image.tar` elsewhere and `{}` here, then use \
+                     --pull never",
                     library.unwrap_or_default(),
-                    invocation.docker("load")
+                    invocation.docker("load -i image.tar")
                 )
             }
             Self::RateLimited => {
@@ -188,7 +189,7 @@ impl PullFailure {
             Self::Unreachable => format!(
                 "{}; without internet: load the images with `{}`, then use --pull never",
                 unreachable_registry(image.registry()),
-                invocation.docker("load")
+                invocation.docker("load -i images.tar")
             ),
             Self::Silent | Self::Cut => "run the same command again: complete layers are kept".into(),
             Self::Disk => full_disk(invocation),

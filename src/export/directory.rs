@@ -49,6 +49,15 @@ pub(crate) fn lists(directory: &Path, path: &str) -> Result<bool> {
     Ok(listed.iter().any(|(listed, _)| listed == path))
 }
 
+/// Whether an export died while it replaced a file.
+///
+/// # Errors
+/// The same as [`lists`].
+pub(crate) fn is_interrupted(directory: &Path, path: &str) -> Result<bool> {
+    let (_, listed) = listed(directory)?;
+    Ok(listed.iter().filter(|(listed, _)| listed == path).count() > 1)
+}
+
 /// Whether an earlier export wrote a file with that digest to the directory.
 ///
 /// # Errors

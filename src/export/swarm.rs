@@ -35,6 +35,8 @@ const SECRETS: &str = "/run/secrets";
 const CONFIG_LIMIT: usize = 500_000;
 /// The file for `docker stack deploy`.
 const STACK: &str = "stack.yaml";
+/// The field of the stack file, ignored by a swarm, with the versions of secrets that are no longer exported.
+const REMOVED_SECRETS: &str = "x-removed-secrets";
 /// The network of a swarm's services.
 const NETWORK: &str = "metrics";
 
@@ -97,18 +99,24 @@ fn stack_file(
         (format!("config-{index}"), json!({"name": name, "file": format!("./{FOLDER}/{}", file.path)}))
     };
     let secret = |(name, _): &(&'static str, &Secret)| {
-        let version = versions.get(name).copied().unwrap_or(1);
+        let version = versions.get(*name).copied().unwrap_or(1);
         let named = format!("{}-{name}-{version}", stack.instance);
         ((*name).to_string(), json!({"name": named, "file": format!("./{name}")}))
     };
-    json!({
+    let removed = versions.iter().filter(|(name, _)| !secrets.iter().any(|(own, _)| own == name));
+    let mut file = json!({
         "version": "3.8",
         "services": services,
         "networks": {NETWORK: {"driver": "overlay", "attachable": true}},
         "volumes": volumes,
         "configs": configs.iter().enumerate().map(config).collect::<Map<_, _>>(),
         "secrets": secrets.iter().map(secret).collect::<Map<_, _>>(),
-    })
+    });
+    let removed: Map<String, Value> = removed.map(|(name, version)| (name.clone(), json!(version))).collect();
+    if !removed.is_empty() {
+        file[REMOVED_SECRETS] = json!(removed);
+    }
+    file
 }
 
 /// The service of a server.
@@ -166,15 +174,18 @@ fn database_service(stack: &Stack, spec: &DesiredContainer) -> Value {
     })
 }
 
-/// The version of each secret by its file's name. A swarm's secret cannot change, so a changed one needs another name.
-/// That name is public, so it contains a counter and no digest of the secret.
-type SecretVersions = BTreeMap<&'static str, u32>;
+/// The version of each secret by its file's name, also of secrets that are no longer exported: a swarm may still have
+/// them. A swarm's secret cannot change, so a changed one needs another name. That name is public, so it contains a
+/// counter and no digest of the secret.
+type SecretVersions = BTreeMap<String, u32>;
 
 /// The parts of an exported stack file that the next export continues.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct EarlierStack {
     secrets: BTreeMap<String, SwarmSecret>,
+    #[serde(rename = "x-removed-secrets")]
+    removed: SecretVersions,
 }
 
 #[derive(Deserialize)]
@@ -186,12 +197,16 @@ struct SwarmSecret {
 fn secret_versions(folder: &Path, secrets: &[(&'static str, &Secret)]) -> Result<SecretVersions> {
     let earlier = directory::read(folder, STACK)?;
     let earlier: EarlierStack = earlier.and_then(|text| serde_saphyr::from_str(&text).ok()).unwrap_or_default();
-    let mut versions = SecretVersions::new();
+    let version = |secret: &SwarmSecret| secret.name.rsplit_once('-')?.1.parse().ok();
+    let mut versions = earlier.removed;
+    versions.extend(earlier.secrets.iter().filter_map(|(name, secret)| Some((name.clone(), version(secret)?))));
+    // A run that died may have replaced a secret and not the stack file.
+    let is_interrupted = directory::is_interrupted(folder, STACK)?;
     for (name, secret) in secrets {
-        let named = earlier.secrets.get(*name).and_then(|secret| secret.name.rsplit_once('-'));
-        let last: Option<u32> = named.and_then(|(_, version)| version.parse().ok());
-        let is_same = directory::read(folder, name)?.as_deref() == Some(secret.reveal());
-        versions.insert(name, last.map_or(1, |last| if is_same { last } else { last.saturating_add(1) }));
+        let is_same = directory::read(folder, name)?.as_deref() == Some(secret.reveal()) && !is_interrupted;
+        let next = |last: u32| if is_same { last } else { last.saturating_add(1) };
+        let new = versions.get(*name).copied().map_or(1, next);
+        versions.insert((*name).to_string(), new);
     }
     Ok(versions)
 }
@@ -255,4 +270,53 @@ fn readme(material: &Material<'_>) -> ExportFile {
 fn image(stack: &Stack, role: Role) -> String {
     let image = stack.container(role).map(|spec| spec.config.image.to_string());
     shell_word(&image.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::Secrecy;
+    use crate::export::directory::Subject;
+
+    const NAME: &str = INFLUXDB_PASSWORD_FILE;
+
+    /// The files of an export with this password.
+    fn files(folder: &Path, password: Option<&str>) -> (u32, Vec<ExportFile>) {
+        let secret = password.map(|password| Secret::new(password.to_string()));
+        let secrets: Vec<_> = secret.iter().map(|secret| (NAME, secret)).collect();
+        let versions = secret_versions(folder, &secrets).unwrap();
+        let version = versions[NAME];
+        let stack = match &secret {
+            Some(_) => json!({"secrets": {NAME: {"name": format!("x-{NAME}-{version}")}}}),
+            None => json!({REMOVED_SECRETS: versions}),
+        };
+        let secrets =
+            secrets.iter().map(|(name, secret)| ExportFile::with_secret(*name, secret.reveal(), Secrecy::Whole));
+        (version, secrets.chain([ExportFile::new(STACK, yaml(&stack))]).collect())
+    }
+
+    fn export(folder: &Path, password: Option<&str>) -> u32 {
+        let subject = Subject { format: "swarm", instance: "x".into(), is_complete: true };
+        let (version, files) = files(folder, password);
+        directory::write(folder, &subject, &files).unwrap();
+        version
+    }
+
+    #[test]
+    fn a_secret_gets_another_name_whenever_its_content_may_differ() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        assert_eq!([Some("a"), Some("a"), Some("b")].map(|password| export(folder, password)), [1, 1, 2]);
+        // A swarm may still have a secret that is no longer exported.
+        assert_eq!([None, None, Some("b"), Some("b")].map(|password| export(folder, password)), [2, 2, 3, 3]);
+        // An export that died after it had replaced the secret.
+        let list = folder.join(".clipper-metrics-export");
+        let before = std::fs::read_to_string(&list).unwrap();
+        let stack = std::fs::read(folder.join(STACK)).unwrap();
+        assert_eq!(export(folder, Some("c")), 4);
+        let after = std::fs::read_to_string(&list).unwrap();
+        std::fs::write(&list, before + after.split_once('\n').unwrap().1).unwrap();
+        std::fs::write(folder.join(STACK), stack).unwrap();
+        assert_eq!([export(folder, Some("c")), export(folder, Some("c"))], [4, 4]);
+    }
 }

@@ -76,6 +76,9 @@ pub(super) fn resolve<'a>(inputs: &'a Inputs, engine: &'a EngineFacts, memory: &
     let (previous, lost) = recall(inputs, memory);
     let value = |key: &Key| Some((key.setting, value(key, inputs, &previous)?));
     let mut values: BTreeMap<Setting, ResolvedValue> = TABLE.iter().filter_map(value).collect();
+    if is_for_another_influxdb(&values, &previous) {
+        values.remove(&Setting::DataSourceUrl);
+    }
     // After alerts were set once, their absence is remembered as `false`, so that remaining rules are found.
     if previous.contains_key(Setting::Alerts.key().option) {
         let off = || ResolvedValue { text: "false".into(), origin: Origin::Memory { from_file: false } };
@@ -107,6 +110,15 @@ pub(super) fn resolve<'a>(inputs: &'a Inputs, engine: &'a EngineFacts, memory: &
     let settings = memory.stored.is_some().then_some(Settings { values: to_remember, lost });
     let previous_user = previous.get(user).map(|previous| previous.value.clone());
     Resolved { inputs, engine, memory, values, previous_user, settings }
+}
+
+/// Whether the remembered address at which Grafana reaches InfluxDB belongs to an InfluxDB that this run replaces by
+/// another one.
+fn is_for_another_influxdb(values: &BTreeMap<Setting, ResolvedValue>, previous: &BTreeMap<String, Remembered>) -> bool {
+    let is_remembered = |value: &ResolvedValue| matches!(value.origin, Origin::Memory { .. });
+    let before = previous.get(Setting::InfluxdbUrl.key().option).map(|before| &before.value);
+    values.get(&Setting::DataSourceUrl).is_some_and(is_remembered)
+        && values.get(&Setting::InfluxdbUrl).map(|url| &url.text) != before
 }
 
 /// One setting's value by precedence. An empty option means no value, and overrides the sources below it.

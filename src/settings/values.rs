@@ -34,6 +34,7 @@ pub(super) fn check(setting: Setting, text: &str, name: &str) -> Result<()> {
             Setting::Pull => pull(text, name).map(drop),
             Setting::AlertLatencyAfter | Setting::AlertSilenceAfter => alert_time(text, setting, name).map(drop),
             Setting::Timeout => duration(text, name).map(drop),
+            Setting::GrafanaUser | Setting::InfluxdbUser => user(text, name),
             // A test lists the settings that accept any text.
             _ => Ok(()),
         },
@@ -60,6 +61,17 @@ pub(super) fn instance_name(text: &str) -> Result<()> {
     ))
 }
 
+/// HTTP's basic authentication separates user and password by a colon.
+fn user(text: &str, name: &str) -> Result<()> {
+    if text.contains(':') || text.chars().any(char::is_control) {
+        return Err(Error::usage(
+            format!("{name} is {text:?}, but the name of a user contains neither a colon nor control characters"),
+            "name the user alone, and supply the password in a file",
+        ));
+    }
+    Ok(())
+}
+
 pub(super) fn database(text: &str, name: &str) -> Result<String> {
     database_name(text).map_err(|why| {
         Error::usage(format!("{name} is {text:?}: {why}"), "choose another name, and use it in Clipper's file")
@@ -70,11 +82,12 @@ pub(super) fn retention(text: &str, name: &str) -> Result<Retention> {
     if ["inf", "INF"].contains(&text) {
         return Ok(Retention::Forever);
     }
-    let time = duration(text, name)?;
+    let hint = "write it as 90d or 12h, or as inf to keep data forever";
+    let time = parse_duration(text, name, hint)?;
     if time < Retention::SHORTEST || time.subsec_nanos() > 0 {
         return Err(Error::usage(
             format!("{name} is {text:?}, but InfluxDB's shortest retention period is 1h, in whole seconds"),
-            "write it as 90d or 12h, or as inf to keep data forever",
+            hint,
         ));
     }
     Ok(Retention::For(time))
@@ -99,13 +112,22 @@ pub(super) fn port(text: &str, name: &str) -> Result<u16> {
 
 /// The address of a server.
 pub(super) fn server_url(text: &str, name: &str) -> Result<ServerUrl> {
-    let bad = |why: &str| Error::usage(format!("{name} is {text:?}: {why}"), "write it as http://host:port");
-    let url = url::Url::parse(text).map_err(|_| bad("it is not the URL of a server"))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(Error::usage(
+    let with_login = || {
+        Error::usage(
             format!("{name} contains a user or password"),
             "use --grafana-user, --influxdb-user and the password files, so that credentials are not visible",
-        ));
+        )
+    };
+    // The text before an @ may be a password, wherever the URL ends.
+    let bad = |why: &str| {
+        if text.contains('@') {
+            return with_login();
+        }
+        Error::usage(format!("{name} is {text:?}: {why}"), "write it as http://host:port")
+    };
+    let url = url::Url::parse(text).map_err(|_| bad("it is not the URL of a server"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(with_login());
     }
     if !matches!(url.scheme(), "http" | "https") {
         return Err(bad("it does not begin with http:// or https://"));
@@ -117,7 +139,7 @@ pub(super) fn server_url(text: &str, name: &str) -> Result<ServerUrl> {
     Ok(ServerUrl {
         tls: url.scheme() == "https",
         host: host.trim_start_matches('[').trim_end_matches(']').to_string(),
-        port: url.port_or_known_default().ok_or_else(|| bad("it has no port"))?,
+        port: url.port_or_known_default().filter(|port| *port != 0).ok_or_else(|| bad("it has no port"))?,
         path: url.path().trim_end_matches('/').to_string(),
     })
 }
@@ -152,7 +174,8 @@ pub(super) fn flag(text: &str, name: &str) -> Result<bool> {
 }
 
 pub(super) fn alert_time(text: &str, setting: Setting, name: &str) -> Result<Duration> {
-    let time = duration(text, name)?;
+    let hint = "write it as 90s or 2m";
+    let time = parse_duration(text, name, hint)?;
     let (shortest, longest) = match setting {
         // A single report can be late by a few seconds.
         Setting::AlertSilenceAfter => (Duration::from_secs(30), Duration::from_secs(12 * 3600)),
@@ -162,7 +185,7 @@ pub(super) fn alert_time(text: &str, setting: Setting, name: &str) -> Result<Dur
         let (from, to) = (humantime::format_duration(shortest), humantime::format_duration(longest));
         return Err(Error::usage(
             format!("{name} is {text:?}, but it must be from {from} to {to}, in whole seconds"),
-            "write it as 90s or 2m",
+            hint,
         ));
     }
     Ok(time)
@@ -173,7 +196,10 @@ pub(super) fn alert_time(text: &str, setting: Setting, name: &str) -> Result<Dur
 /// # Errors
 /// [`Error::Usage`] if it is not a duration, is zero, or is longer than 100 years.
 pub(crate) fn duration(text: &str, name: &str) -> Result<Duration> {
-    let hint = "write it as 90s, 10m, 6h or 1d";
+    parse_duration(text, name, "write it as 90s, 10m, 6h or 1d")
+}
+
+fn parse_duration(text: &str, name: &str, hint: &str) -> Result<Duration> {
     let duration = humantime::parse_duration(text)
         .map_err(|_| Error::usage(format!("{name} is {text:?}, which is not a duration"), hint))?;
     if duration.is_zero() {

@@ -208,13 +208,22 @@ pub(crate) fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Bl
             "use --influxdb-user and --influxdb-password-file".to_string()
         }
         Role::Influxdb => "correct --influxdb-user or the password in --influxdb-password-file".to_string(),
-        Role::Grafana if stack.container(role).is_some() => format!(
-            "supply the password with `{}`, or set a new one with `{}`",
-            stack.command("up --grafana-password-file FILE"),
-            stack.command("up --reset-grafana-password")
-        ),
         Role::Grafana if stack.login.uses_token => {
-            "supply a valid token of a service account with the role Admin (--grafana-token-file)".to_string()
+            let valid = "supply a valid token of a service account with the role Admin (--grafana-token-file)";
+            if stack.container(role).is_some() {
+                format!("{valid}, or omit the token: the password of a managed Grafana is known")
+            } else {
+                valid.to_string()
+            }
+        }
+        Role::Grafana if stack.container(role).is_some() => {
+            // Grafana's command resets the password of its first administrator only.
+            let reset = if stack.login.is_admin() { "" } else { " --grafana-user ''" };
+            format!(
+                "supply the password with `{}`, or set a new one with `{}`",
+                stack.command("up --grafana-password-file FILE"),
+                stack.command(&format!("up --reset-grafana-password{reset}"))
+            )
         }
         Role::Grafana => {
             let supply = if stack.login.supplies_password {
@@ -256,7 +265,7 @@ pub(super) fn never_pulled(stack: &Stack, spec: &DesiredContainer) -> Option<Blo
         why: format!("image {} is not on the engine, and --pull never does not fetch it", spec.config.image),
         hint: format!(
             "load it with `{}`, or omit --pull (image for {})",
-            stack.invocation.docker("load"),
+            stack.invocation.docker("load -i image.tar"),
             spec.role.title()
         ),
     })
@@ -293,7 +302,10 @@ pub(super) fn migrated(spec: &DesiredContainer, older: &str, on_volume: Version)
 /// The blocker for an object with this instance's name that clipper-metrics did not create.
 pub(super) fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocker {
     let remove = match kind {
-        "container" => stack.invocation.docker(&format!("rm {name}")),
+        "container" => {
+            let stop = stack.invocation.docker(&format!("stop {name}"));
+            format!("{stop} && {}", stack.invocation.docker(&format!("rm {name}")))
+        }
         _ => stack.invocation.docker(&format!("{kind} rm {name}")),
     };
     Blocker {

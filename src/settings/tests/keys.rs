@@ -20,8 +20,7 @@ fn only_these_settings_accept_any_text() {
     let files = [Setting::Config, Setting::CaFile, Setting::Dashboard, Setting::GrafanaPasswordFile];
     let secrets = [Setting::GrafanaTokenFile, Setting::InfluxdbPasswordFile];
     // Clap checks the output format.
-    let names =
-        [Setting::GrafanaOrg, Setting::GrafanaFolder, Setting::GrafanaUser, Setting::InfluxdbUser, Setting::Output];
+    let names = [Setting::GrafanaOrg, Setting::GrafanaFolder, Setting::Output];
     let (any, mut expected): (Vec<&str>, _) =
         (any.map(|key| key.option).collect(), [&files[..], &secrets, &names].concat());
     expected.sort_by_key(|setting| *setting as usize);

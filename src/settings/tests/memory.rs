@@ -41,6 +41,27 @@ fn the_url_of_an_external_server_is_remembered_and_removed() {
 }
 
 #[test]
+fn the_remembered_address_of_the_data_source_belongs_to_its_influxdb() {
+    let mut it = with(Setting::InfluxdbUrl, "http://old.example:8086");
+    it.options.insert(Setting::DataSourceUrl, "http://inner.example:8086".into());
+    let memory = memory_of(&merged(&it, &fresh()).unwrap());
+    let url = |options: &[(Setting, &str)]| {
+        let mut it = inputs();
+        it.options = options.iter().map(|(setting, value)| (*setting, (*value).to_string())).collect();
+        let stack = merged(&it, &memory).unwrap();
+        let is_remembered = stack.settings.unwrap().values.contains_key("data-source-url");
+        (stack.data_source.url, is_remembered)
+    };
+    let inner = "http://inner.example:8086".to_string();
+    assert_eq!(url(&[]), (inner.clone(), true));
+    assert_eq!(url(&[(Setting::InfluxdbUrl, "http://old.example:8086")]), (inner.clone(), true));
+    assert_eq!(url(&[(Setting::InfluxdbUrl, "http://new.example:8086")]), ("http://new.example:8086".into(), false));
+    assert!(!url(&[(Setting::InfluxdbUrl, "")]).1);
+    let kept = [(Setting::InfluxdbUrl, "http://new.example:8086"), (Setting::DataSourceUrl, inner.as_str())];
+    assert_eq!(url(&kept), (inner.clone(), true));
+}
+
+#[test]
 fn if_settings_are_lost_containers_stand_in_for_their_own_role() {
     let mut it = with(Setting::Registry, "mirror:5000");
     it.options.insert(Setting::GrafanaPort, "3003".into());
