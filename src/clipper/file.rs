@@ -29,6 +29,8 @@ pub struct ClipperFile {
     pub models: Vec<String>,
     /// The table of clipper-metrics: values as text by key.
     pub metrics: BTreeMap<String, String>,
+    /// Whether the file contains that table, which may be empty.
+    pub has_metrics: bool,
 }
 
 /// The type of a value in `[metrics]`.
@@ -91,7 +93,7 @@ pub fn parse(path: &Path, text: &str, keys: &[(String, ValueKind)]) -> Result<Cl
         found.models = file.models(value)?;
     }
     if let Some(value) = table.get("metrics") {
-        found.metrics = file.metrics(value)?;
+        (found.metrics, found.has_metrics) = (file.metrics(value)?, true);
     }
     Ok(found)
 }

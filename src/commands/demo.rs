@@ -167,8 +167,9 @@ async fn send(session: &Session, options: &DemoOptions, sent: &mut SentSoFar) ->
     if !options.mix {
         expect_no_reports(stack, &influxdb.activity(&stack.database).await?)?;
     }
+    let mut first = crate::clock::now();
     if let Some(past) = options.backfill {
-        backfill(session, &influxdb, &options.load, past, sent).await?;
+        first = backfill(session, &influxdb, &options.load, past, sent).await?;
         if options.duration.is_none() {
             return Ok(());
         }
@@ -177,7 +178,11 @@ async fn send(session: &Session, options: &DemoOptions, sent: &mut SentSoFar) ->
         .listener()
         .on(Event::Note(&format!("sending demo data to database {} every 15s; press Ctrl-C to stop", stack.database)));
     let deadline = options.duration.map(|duration| Instant::now() + duration);
-    let mut ticks = tokio::time::interval(Duration::from_millis(STEP.unsigned_abs()));
+    let wait = Duration::from_millis(first.saturating_sub(crate::clock::now()).max(0).unsigned_abs());
+    let step = Duration::from_millis(STEP.unsigned_abs());
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + wait, step);
+    // Reports that a suspended process missed are not made up for.
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         match deadline {
             Some(deadline) => {
@@ -216,17 +221,19 @@ fn expect_no_reports(stack: &Stack, activity: &Activity) -> Result<()> {
     })
 }
 
-/// Sends data of the past in batches.
+/// Sends data of the past in batches, and returns when the next report is due.
 async fn backfill(
     session: &Session,
     influxdb: &Influxdb,
     load: &Load,
     past: Duration,
     sent: &mut SentSoFar,
-) -> Result<()> {
+) -> Result<i64> {
     let database = &session.stack().database;
     let now = crate::clock::now();
-    let mut at = first_report(influxdb, database, past, now, session.listener()).await?;
+    let first = first_report(influxdb, database, past, now, session.listener()).await?;
+    // All backfills use the same times, so that a second one replaces the points of the first.
+    let mut at = first.div_euclid(STEP).saturating_add(1).saturating_mul(STEP);
     let mut batch = Batch::default();
     while at <= now {
         load.report(at, &mut batch);
@@ -238,7 +245,7 @@ async fn backfill(
             sent.points += full.points;
         }
     }
-    Ok(())
+    Ok(at)
 }
 
 /// When a backfill begins: InfluxDB rejects points that are older than its retention period.

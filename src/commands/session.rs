@@ -22,7 +22,7 @@ use crate::model::plan::{self, Resource};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::{EngineLocation, Remembered, RestoreRecord, Stack};
-use crate::reconcile::{Session, lock, native_hint, native_servers};
+use crate::reconcile::{FileOfRun, Session, lock, native_hint, native_servers};
 use crate::settings::keys::{Setting, Values, settings_of};
 use crate::settings::{self, EngineFacts, Inputs, Memory, Secrets};
 
@@ -287,8 +287,13 @@ async fn with_native_servers(error: Error, inputs: &Inputs, context: &Context<'_
         let found = native_servers(&stack, &context.listener()).await?;
         let file = inputs.given(Setting::Config).filter(|path| !path.is_empty());
         let file = file.map(shell_word);
-        let has_table = inputs.file.as_ref().is_some_and(|file| !file.metrics.is_empty());
-        let file = file.as_deref().map(|path| (path, has_table));
+        let names = |role: &Role| {
+            let key = settings_of(*role).url.key().metrics_key();
+            inputs.file.as_ref().zip(key).is_some_and(|(file, key)| file.metrics.contains_key(&key))
+        };
+        let names: Vec<Role> = Role::ALL.into_iter().filter(names).collect();
+        let has_metrics = inputs.file.as_ref().is_some_and(|file| file.has_metrics);
+        let file = file.as_deref().map(|path| FileOfRun { path, has_metrics, names: &names });
         Ok(native_hint(&found, &stack.invocation, &hint, install.as_deref(), file, System::HERE))
     };
     let hint = ways.await.unwrap_or_else(|_: Error| hint.clone());

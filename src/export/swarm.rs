@@ -51,6 +51,12 @@ fn files(material: &Material<'_>) -> Result<Vec<ExportFile>> {
             "give InfluxDB's user a password without $",
         ));
     }
+    if material.influxdb_password.is_some_and(|password| password.reveal().trim() != password.reveal()) {
+        return Err(Error::usage(
+            "Grafana removes white space around a password in a swarm's secret",
+            "give InfluxDB's user a password that neither begins nor ends with white space",
+        ));
+    }
     let secrets = material.secrets();
     let configs = provisioned(&files);
     if let Some(file) = configs.iter().find(|file| file.content.len() > CONFIG_LIMIT) {

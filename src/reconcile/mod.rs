@@ -24,7 +24,7 @@ pub(crate) use self::connection::{Connection, Connections};
 pub(crate) use self::down::{DownOptions, down, plan_down};
 use self::lock::Lock;
 pub(crate) use self::login::generate_password;
-pub(crate) use self::native::{native_hint, native_servers};
+pub(crate) use self::native::{FileOfRun, native_hint, native_servers};
 pub(crate) use self::observe::Depth;
 pub(crate) use self::status::{WatchEnd, reopen, status, summarize, watch};
 pub(crate) use self::up::{plan_up, up};

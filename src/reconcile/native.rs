@@ -83,16 +83,26 @@ impl NativeServer {
     }
 }
 
+/// Clipper's file of a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FileOfRun<'a> {
+    /// The path, quoted for a shell.
+    pub(crate) path: &'a str,
+    pub(crate) has_metrics: bool,
+    /// The roles whose servers it names.
+    pub(crate) names: &'a [Role],
+}
+
 /// The hint if no engine answers: use the servers on this machine if both can be used, otherwise all
-/// ways to continue if no engine is installed. `start` is the hint of the engine itself, `install` the
-/// command that installs one, and `file` the path of Clipper's file and whether it has a table `[metrics]`.
+/// ways to continue if no engine is installed. `start` is the hint of the engine itself, and `install` the
+/// command that installs one.
 #[must_use]
 pub(crate) fn native_hint(
     found: &[NativeServer],
     invocation: &Invocation,
     start: &str,
     install: Option<&str>,
-    file: Option<(&str, bool)>,
+    file: Option<FileOfRun<'_>>,
     system: System,
 ) -> String {
     let described = listed(&found.iter().map(NativeServer::describe).collect::<Vec<_>>());
@@ -101,13 +111,14 @@ pub(crate) fn native_hint(
     };
     if found.iter().all(NativeServer::is_usable) {
         let command = invocation.command(&format!("up{}", typed(&|server| server.url.to_string())));
+        let is_new = |server: &&NativeServer| file.is_none_or(|file| !file.names.contains(&server.role));
         let lines: String =
-            found.iter().map(|server| format!("\n  {}_url = \"{}\"", server.role, server.url)).collect();
-        let header = if matches!(file, Some((_, true))) { "" } else { "\n  [metrics]" };
+            found.iter().filter(is_new).map(|server| format!("\n  {}_url = \"{}\"", server.role, server.url)).collect();
+        let header = if file.is_some_and(|file| file.has_metrics) { "" } else { "\n  [metrics]" };
         let place = match file {
             None => "to Clipper's file, and pass that file with --config".to_string(),
-            Some((path, true)) => format!("to the table [metrics] of {path}"),
-            Some((path, false)) => format!("at the end of {path}"),
+            Some(FileOfRun { path, has_metrics: true, .. }) => format!("to the table [metrics] of {path}"),
+            Some(FileOfRun { path, .. }) => format!("at the end of {path}"),
         };
         let otherwise = install.map_or(start.to_string(), |command| format!("install an engine: {command}"));
         return format!(
@@ -160,10 +171,13 @@ mod tests {
              and pass that file with --config:\n  [metrics]\n  influxdb_url = \"http://127.0.0.1:8086\"\n  \
              grafana_url = \"http://127.0.0.1:3000\"\nto run containers instead: start it"
         );
-        let [new, existing] = [false, true].map(|has_table| hint(Some(("conf/a.toml", has_table))));
+        let file = |has_metrics, names| Some(FileOfRun { path: "conf/a.toml", has_metrics, names });
+        let [new, existing] = [false, true].map(|has_metrics| hint(file(has_metrics, &[])));
         assert!(new.contains("add these lines at the end of conf/a.toml:\n  [metrics]\n"), "{new}");
         let to_table = "add these lines to the table [metrics] of conf/a.toml:\n  influxdb_url";
         assert!(existing.contains(to_table) && !existing.contains("\n  [metrics]"), "{existing}");
+        let named = hint(file(true, &[Role::Influxdb]));
+        assert!(named.contains("of conf/a.toml:\n  grafana_url") && !named.contains("influxdb_url"), "{named}");
     }
 
     #[test]

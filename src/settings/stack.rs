@@ -212,8 +212,10 @@ fn target(file: &ClipperFile, inputs: &Inputs, engine: &EngineFacts, influxdb: &
     };
     let is_on_engine = |ip: &IpAddr| match &engine.location {
         EngineLocation::Here => ip.is_unspecified() || (inputs.has_address)(*ip),
-        EngineLocation::Elsewhere(engine) | EngineLocation::OverSsh { host: engine, .. } => {
-            (inputs.resolve)(engine).contains(ip)
+        EngineLocation::Elsewhere(engine) => (inputs.resolve)(engine).contains(ip),
+        // Clipper runs on that machine, where the loopback is the engine's.
+        EngineLocation::OverSsh { host, .. } => {
+            ip.is_loopback() || ip.is_unspecified() || (inputs.resolve)(host).contains(ip)
         }
     };
     ClipperTarget {

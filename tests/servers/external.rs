@@ -972,6 +972,19 @@ fn a_backfill_starts_at_the_limit_of_the_default_policy() {
 }
 
 #[test]
+fn a_second_backfill_replaces_the_points_of_the_first() {
+    let it = Servers::start(Version::V12);
+    it.run(&["up"]).expect(0);
+    let points = || {
+        it.run(&["demo", "--models", "m1", "--backfill", "10m"]).expect(0);
+        let stored = it.influxd.rows("clipper", "SELECT count(\"value\") FROM m1_prediction_counter");
+        stored[0][1].as_u64().unwrap()
+    };
+    let (first, second) = (points(), points());
+    assert!(second <= first + 1, "{first} points, then {second}");
+}
+
+#[test]
 fn a_dry_run_refuses_the_same_options_and_lists_confirmations() {
     let it = Servers::start(Version::V12);
     it.run(&["up"]).expect(0);

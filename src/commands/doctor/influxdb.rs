@@ -42,7 +42,7 @@ impl Examination<'_> {
             None => self.session.influxdb(&self.connections.influxdb),
         };
         let Some(has_database) = self.greet(&influxdb, target, status).await? else { return Ok(false) };
-        let outcome = database(has_database, target, stack, status, &influxdb).await;
+        let outcome = self.database(has_database, target, status, &influxdb).await;
         if !self.timed(DATABASE, std::future::ready(outcome)).await {
             return Ok(false);
         }
@@ -144,19 +144,7 @@ impl Examination<'_> {
                 if target.url.is_loopback() { ": inside the container, that is the container itself" } else { "" };
             return CheckOutcome::failed(
                 format!("nothing answers at {} in container {container} ({inside}){itself}", target.address()),
-                match stack.container(Role::Influxdb) {
-                    Some(spec) => format!(
-                        "attach it with `{}` and set influx_ip = \"{}\", influx_port = {}",
-                        stack.invocation.docker(&format!(
-                            "network connect {} {}",
-                            stack.instance,
-                            shell_word(container)
-                        )),
-                        spec.name,
-                        Role::Influxdb.port()
-                    ),
-                    None => "set influx_ip to an address that the container can reach".into(),
-                },
+                self.attach(container),
             );
         }
         let state = match status.servers.influxdb.state {
@@ -180,9 +168,75 @@ impl Examination<'_> {
         )
     }
 
+    /// Checks that the database exists.
+    async fn database(
+        &self,
+        is_there: bool,
+        target: &WriteTarget,
+        status: &Status,
+        influxdb: &Influxdb,
+    ) -> CheckOutcome {
+        let stack = self.session.stack();
+        if is_there {
+            return CheckOutcome::Passed(format!("{} exists", target.database));
+        }
+        let misses = stack.clipper.as_ref().is_some_and(|file| !file.reaches(stack));
+        if misses && status.database.state == ObjectState::InSync {
+            return self.another_influxdb(target, status);
+        }
+        let elsewhere = influxdb.elsewhere(&target.database).await.unwrap_or_default();
+        let what = format!("database {} does not exist at {}", target.database, target.address());
+        if elsewhere.is_empty() {
+            return CheckOutcome::failed(what, format!("`{}` creates it", stack.command("up")));
+        }
+        let names = elsewhere.join(", ");
+        CheckOutcome::failed(
+            format!("{what}; Clipper's reports are in {names}"),
+            format!(
+                "set influx_dbname in Clipper's file to {}, or create {} with `{}`",
+                elsewhere[0],
+                target.database,
+                stack.command("up")
+            ),
+        )
+    }
+
+    fn another_influxdb(&self, target: &WriteTarget, status: &Status) -> CheckOutcome {
+        let hint = self.from.map_or_else(
+            || "set influx_ip and influx_port in Clipper's file to the server that Grafana reads".into(),
+            |container| self.attach(container),
+        );
+        CheckOutcome::failed(
+            format!(
+                "Clipper writes to another InfluxDB: the server at {} is not the one that Grafana reads, at {}",
+                target.address(),
+                status.servers.influxdb.url
+            ),
+            hint,
+        )
+    }
+
+    /// The hint that lets Clipper in a container reach InfluxDB, whose published address leads elsewhere from there.
+    fn attach(&self, container: &str) -> String {
+        let stack = self.session.stack();
+        let Some(spec) = stack.container(Role::Influxdb) else {
+            return "set influx_ip to an address that the container can reach".into();
+        };
+        let connect = format!("network connect {} {}", stack.instance, shell_word(container));
+        format!(
+            "attach it with `{}` and set influx_ip = \"{}\", influx_port = {}",
+            stack.invocation.docker(&connect),
+            spec.name,
+            Role::Influxdb.port()
+        )
+    }
+
     /// The hint if the address in Clipper's file leads to no server, or to another one.
     fn correct_address(&self, target: &WriteTarget, status: &Status, otherwise: &str) -> String {
         let stack = self.session.stack();
+        if let Some(container) = self.from {
+            return self.attach(container);
+        }
         let real = stack.url(Role::Influxdb);
         let answers = status.servers.influxdb.state == ServerState::Answering;
         if target.from_file && answers && status.servers.influxdb.url != target.url.to_string() {
@@ -216,7 +270,7 @@ impl Examination<'_> {
             Err(error) => return CheckOutcome::failed(error.to_string(), "-v shows every request"),
         }
         match found(influxdb.clone()).await {
-            Ok(true) => another_influxdb(target, status),
+            Ok(true) => self.another_influxdb(target, status),
             Ok(false) => dropped(influxdb, target).await,
             Err(error) => CheckOutcome::failed(error.to_string(), "-v shows every request"),
         }
@@ -247,36 +301,6 @@ impl Examination<'_> {
         }
         CheckOutcome::Passed("the clocks agree".into())
     }
-}
-
-async fn database(
-    is_there: bool,
-    target: &WriteTarget,
-    stack: &Stack,
-    status: &Status,
-    influxdb: &Influxdb,
-) -> CheckOutcome {
-    if is_there {
-        return CheckOutcome::Passed(format!("{} exists", target.database));
-    }
-    if stack.clipper.as_ref().is_some_and(|file| !file.reaches(stack)) && status.database.state == ObjectState::InSync {
-        return another_influxdb(target, status);
-    }
-    let elsewhere = influxdb.elsewhere(&target.database).await.unwrap_or_default();
-    let what = format!("database {} does not exist at {}", target.database, target.address());
-    if elsewhere.is_empty() {
-        return CheckOutcome::failed(what, format!("`{}` creates it", stack.command("up")));
-    }
-    let names = elsewhere.join(", ");
-    CheckOutcome::failed(
-        format!("{what}; Clipper's reports are in {names}"),
-        format!(
-            "set influx_dbname in Clipper's file to {}, or create {} with `{}`",
-            elsewhere[0],
-            target.database,
-            stack.command("up")
-        ),
-    )
 }
 
 /// The outcome of a write that InfluxDB rejected.
@@ -319,17 +343,6 @@ async fn refused_write(
             CheckOutcome::failed(format!("InfluxDB rejects a point: {why}"), look_at(stack, Role::Influxdb))
         }
     }
-}
-
-fn another_influxdb(target: &WriteTarget, status: &Status) -> CheckOutcome {
-    CheckOutcome::failed(
-        format!(
-            "Clipper writes to another InfluxDB: the server at {} is not the one that Grafana reads, at {}",
-            target.address(),
-            status.servers.influxdb.url
-        ),
-        "set influx_ip and influx_port in Clipper's file to the server that Grafana reads",
-    )
 }
 
 /// The outcome if the default retention policy drops current points.
