@@ -181,17 +181,7 @@ impl Http {
             // Nothing is verified, so the system's certificates are not read and may be missing.
             builder = builder.tls_certs_only([]);
         } else if let Some(file) = ca_file {
-            let bad = |message: String| Error::File {
-                path: file.path.clone(),
-                line: None,
-                message,
-                hint: "set --ca-file to a file with certificates in PEM format".into(),
-            };
-            let certificates = reqwest::Certificate::from_pem_bundle(&file.pem)
-                .map_err(|why| bad(format!("is not a certificate: {why}")))?;
-            if certificates.is_empty() {
-                return Err(bad("contains no certificate".into()));
-            }
+            let certificates = certificates(file)?;
             // Not in addition to the system's: Apple's verifier has further rules, which certificates of private
             // authorities break.
             builder = builder.tls_certs_only(certificates);
@@ -300,6 +290,22 @@ impl Http {
         }
         Ok(Response { status: response.status().as_u16(), headers: response.headers().clone(), body: read })
     }
+}
+
+/// The certificates in a file.
+///
+/// # Errors
+/// [`Error::File`] if it contains none, or something else.
+pub(crate) fn certificates(file: &CaFile) -> Result<Vec<reqwest::Certificate>> {
+    let bad = |message: String| Error::File {
+        path: file.path.clone(),
+        line: None,
+        message,
+        hint: "set --ca-file to a file with certificates in PEM format".into(),
+    };
+    let certificates =
+        reqwest::Certificate::from_pem_bundle(&file.pem).map_err(|why| bad(format!("is not a certificate: {why}")))?;
+    if certificates.is_empty() { Err(bad("contains no certificate".into())) } else { Ok(certificates) }
 }
 
 /// The root cause, without the address, which the message already contains.

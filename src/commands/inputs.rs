@@ -210,7 +210,10 @@ fn read_clipper_file(path: &Path) -> Result<ClipperFile> {
 
 fn read_ca_file(path: &str) -> Result<CaFile> {
     let pem = read_bytes(Path::new(path), "certificates in PEM format with --ca-file")?;
-    Ok(CaFile { path: path.into(), pem })
+    let file = CaFile { path: path.into(), pem };
+    // Also if this run sends no request over TLS.
+    crate::http::certificates(&file)?;
+    Ok(file)
 }
 
 /// The same paths, made absolute.

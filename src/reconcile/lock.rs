@@ -74,11 +74,12 @@ async fn acquire_within(
     }
 }
 
-/// Candidates for the parent of the lock directory, the best first.
+/// Candidates for the parent of the lock directory, the best first. A scheduled job has a home directory like its user's
+/// sessions, but no runtime directory.
 fn parents(environment: &Environment) -> Vec<PathBuf> {
     let home = environment.path("HOME").map(|home| Path::new(home).join(".cache"));
     let runtime = environment.path("XDG_RUNTIME_DIR").map(PathBuf::from);
-    runtime.into_iter().chain(home).chain([std::env::temp_dir()]).collect()
+    home.into_iter().chain(runtime).chain([std::env::temp_dir()]).collect()
 }
 
 #[cfg(unix)]
