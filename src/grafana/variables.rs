@@ -373,7 +373,7 @@ pub(super) fn choose(variable: &Variable, offered: &[String]) -> Chosen {
     if *multi { Chosen::Several(chosen) } else { Chosen::One(chosen.into_iter().next().unwrap_or_default()) }
 }
 
-/// Applies a variable's pattern to the result of its query: returns the first group, if the pattern has one.
+/// Applies a variable's pattern to the result of its query.
 ///
 /// # Errors
 /// If the pattern cannot be parsed here.
@@ -381,20 +381,66 @@ pub(super) fn matching(pattern: &str, found: Vec<String>) -> Result<Vec<String>,
     if pattern.is_empty() {
         return Ok(found);
     }
-    let (inner, flags) = match pattern.strip_prefix('/').and_then(|rest| rest.rsplit_once('/')) {
-        Some((inner, flags)) => (inner, flags),
-        None => (pattern, ""),
-    };
-    let inner = if flags.contains('i') { format!("(?i){inner}") } else { inner.to_string() };
-    let regex = Regex::new(&inner).map_err(|why| format!("its pattern {pattern} cannot be checked here: {why}"))?;
+    let pattern = Pattern::parse(pattern)?;
     let mut values: Vec<String> = Vec::new();
-    for one in &found {
-        let Some(captures) = regex.captures(one) else { continue };
-        let group = captures.name("value").or_else(|| captures.get(1)).or_else(|| captures.get(0));
-        let group = group.map(|group| group.as_str().to_string());
-        values.extend(group.filter(|value| !values.contains(value)));
+    for value in found.iter().flat_map(|one| pattern.select(one)) {
+        if !values.contains(&value) {
+            values.push(value);
+        }
     }
     Ok(values)
+}
+
+/// The pattern of a variable, which selects values.
+struct Pattern {
+    regex: Regex,
+    /// Every match in a value counts, not only the first.
+    is_global: bool,
+}
+
+impl Pattern {
+    /// Parses a pattern as a browser does: without slashes, it matches only a whole value.
+    fn parse(pattern: &str) -> Result<Self, String> {
+        let failed = |why: &str| format!("its pattern {pattern} cannot be checked here: {why}");
+        let Some(rest) = pattern.strip_prefix('/') else {
+            let regex = Regex::new(&format!("^{pattern}$")).map_err(|why| failed(&why.to_string()))?;
+            return Ok(Self { regex, is_global: false });
+        };
+        let (inner, flags) = rest.rsplit_once('/').ok_or_else(|| failed("it has no closing slash"))?;
+        // A browser expects the flags in this order.
+        let mut known = "gimys".chars();
+        if !flags.chars().all(|flag| known.any(|one| one == flag)) {
+            return Err(failed(&format!("it has the flags {flags:?}")));
+        }
+        let inline = flags.replace(['g', 'y'], "");
+        let inner = if inline.is_empty() { inner.to_string() } else { format!("(?{inline}){inner}") };
+        let regex = Regex::new(&inner).map_err(|why| failed(&why.to_string()))?;
+        Ok(Self { regex, is_global: flags.contains('g') })
+    }
+
+    /// The values that the pattern selects from one text: the group `value` or `text`, otherwise the first group,
+    /// otherwise the whole text if it matches.
+    fn select(&self, text: &str) -> Vec<String> {
+        let mut matches = Vec::new();
+        for found in self.regex.captures_iter(text) {
+            let is_empty = found.get(0).is_none_or(|whole| whole.is_empty());
+            matches.push(found);
+            if is_empty || !self.is_global {
+                break;
+            }
+        }
+        let named = |name: &str| {
+            let groups = matches.iter().filter_map(|found| found.name(name));
+            groups.map(|group| group.as_str()).find(|value| !value.is_empty())
+        };
+        if let Some(value) = named("value").or_else(|| named("text")) {
+            return vec![value.into()];
+        }
+        if self.regex.captures_len() == 1 {
+            return if matches.is_empty() { Vec::new() } else { vec![text.into()] };
+        }
+        matches.iter().filter_map(|found| found.get(1)).map(|group| group.as_str().into()).collect()
+    }
 }
 
 #[cfg(test)]
@@ -516,11 +562,34 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_selects_its_first_group() {
-        let found = || vec!["m1_counter".to_string(), "other".into(), "m1_counter".into()];
-        assert_eq!(matching("/(.*)_counter$/", found()).unwrap(), ["m1"]);
-        assert_eq!(matching("", found()).unwrap().len(), 3);
-        assert!(matching("/(?<=a)b/", found()).is_err());
+    fn a_pattern_selects_values_as_a_browser_does() {
+        let found = ["m1_counter", "other", "m1_counter", "x m2_counter y", "k=1 k=2"];
+        for (pattern, expected) in [
+            // Without a group, the whole value stays.
+            ("/m[0-9]/", &["m1_counter", "x m2_counter y"][..]),
+            ("/(.*)_counter$/", &["m1"]),
+            ("/M1/i", &["m1_counter"]),
+            // Without slashes, the whole value must match.
+            ("m[0-9]", &[]),
+            ("m._counter", &["m1_counter"]),
+            ("m|y", &["m1_counter", "x m2_counter y"]),
+            ("(m.)_.*", &["m1"]),
+            // With the flag, each match counts.
+            (r"/k=(\d)/", &["1"]),
+            (r"/k=(\d)/g", &["1", "2"]),
+            (r"/k=\d/g", &["k=1 k=2"]),
+            ("/(x*)/g", &["", "x"]),
+            // Groups with a name take precedence over the first.
+            (r"/(m)(?<value>\d)/", &["1", "2"]),
+            (r"/(?<text>m)(?<value>\d)/", &["1", "2"]),
+            (r"/(m)(?<text>\d)/", &["1", "2"]),
+        ] {
+            let found = found.iter().map(|value| (*value).to_string()).collect();
+            assert_eq!(matching(pattern, found).unwrap(), expected, "{pattern}");
+        }
+        for pattern in ["/(?<=a)b/", "(?!a).*", "/a", "/a/ig", "/a/x"] {
+            assert!(matching(pattern, vec!["ab".into()]).is_err(), "{pattern}");
+        }
     }
 
     proptest::proptest! {
@@ -529,6 +598,7 @@ mod tests {
             text in ".{0,40}", more in "[$\\[\\]{}:a-z.=~/\\\\]{0,30}", value in ".{0,8}",
             target in crate::arbitrary::json(&["query", "measurement", "tags", "value", "operator", "key"]),
         ) {
+            let _ = matching(&more, vec![text.clone()]);
             let mut variables = variables();
             variables.set("a", Chosen::Raw(more.clone()));
             variables.set("b", Chosen::One(value));
