@@ -143,39 +143,52 @@ fn library(elements: Value) -> BTreeMap<String, Value> {
     elements.into_iter().map(|(uid, panel)| (uid, panel.model)).filter(|(_, model)| model.is_object()).collect()
 }
 
-/// Inserts library panels into the dashboard: an export for sharing contains their models, and
-/// Grafana before 8 has no library.
+/// Inserts library panels into the dashboard: an export for sharing contains their models, the answer of an API
+/// contains them in their places, and Grafana before 8 has no library.
 fn include_library_panels(dashboard: &mut Value, library: &BTreeMap<String, Value>, notes: &mut Vec<String>) {
     let Some(fields) = dashboard.as_object_mut() else { return };
     for list in ["panels", "rows"] {
         for panel in fields.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             include_library_panels(panel, library, notes);
-            let Some(reference) = panel.get_mut("libraryPanel").filter(|reference| reference.is_object()) else {
-                continue;
-            };
-            let LibraryReference { uid, name } = read(reference.take());
-            let mut own = if let Some(model) = library.get(&uid) {
-                notes.push(format!("the library panel {name:?} is imported as an ordinary panel"));
-                model.clone()
-            } else {
-                notes.push(format!(
-                    "the library panel {name:?} is not in the file: export the dashboard for sharing externally to \
-                     include it"
-                ));
-                let content = format!("The library panel {name:?} was not exported with this dashboard.");
-                json!({"type": "text", "title": name, "options": {"mode": "markdown", "content": content}})
-            };
-            for place in ["id", "gridPos", "repeat", "repeatDirection", "maxPerRow"] {
-                if let Some(value) = panel.get(place) {
-                    own[place] = value.clone();
-                }
+            if panel.get("libraryPanel").is_some_and(Value::is_object) {
+                include_library_panel(panel, library, notes);
             }
-            if let Some(fields) = own.as_object_mut() {
-                fields.remove("libraryPanel");
-            }
-            *panel = own;
         }
     }
+}
+
+fn include_library_panel(panel: &mut Value, library: &BTreeMap<String, Value>, notes: &mut Vec<String>) {
+    let LibraryReference { uid, name } = read(panel["libraryPanel"].take());
+    let own = library.get(&uid).cloned().or_else(|| is_complete(panel).then(|| panel.clone()));
+    let mut own = if let Some(model) = own {
+        notes.push(format!("the library panel {name:?} is imported as an ordinary panel"));
+        model
+    } else {
+        notes.push(format!(
+            "the library panel {name:?} is not in the file: export the dashboard for sharing externally to include it"
+        ));
+        let content = format!("The library panel {name:?} was not exported with this dashboard.");
+        json!({"type": "text", "title": name, "options": {"mode": "markdown", "content": content}})
+    };
+    for place in ["id", "gridPos", "repeat", "repeatDirection", "maxPerRow"] {
+        if let Some(value) = panel.get(place) {
+            own[place] = value.clone();
+        }
+    }
+    if let Some(fields) = own.as_object_mut() {
+        fields.remove("libraryPanel");
+    }
+    *panel = own;
+}
+
+/// Whether a panel has content of its own beside its reference to a library panel.
+fn is_complete(panel: &Value) -> bool {
+    let is_filled = |field: &Value| match field {
+        Value::Array(elements) => !elements.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        _ => false,
+    };
+    panel["type"] != "library-panel-ref" && ["targets", "options"].iter().any(|key| is_filled(&panel[key]))
 }
 
 /// The values of placeholders that an export declares. Placeholders without a value are kept.
@@ -490,6 +503,39 @@ mod tests {
                     && notes.contains("\"gone\" is not in the file"),
                 "{notes}"
             );
+        }
+    }
+
+    #[test]
+    fn a_library_panel_with_content_of_its_own_is_kept() {
+        let linked = |more: Value| {
+            let mut panel = json!({"id": 1, "libraryPanel": {"uid": "l1", "name": "L"}});
+            for (key, value) in more.as_object().unwrap() {
+                panel[key] = value.clone();
+            }
+            panel
+        };
+        let kept = json!({"type": "stat", "title": "own", "targets": [{"query": "SELECT 1"}]});
+        let missing = json!({"type": "Name: \"L\", UID: \"l1\""});
+        let referring = json!({"type": "library-panel-ref", "options": {"a": 1}});
+        for (more, kind, note) in [
+            (kept, "stat", "imported as an ordinary panel"),
+            (json!({"type": "text", "options": {"content": "c"}}), "text", "imported as an ordinary panel"),
+            (missing, "text", "is not in the file"),
+            (referring, "text", "is not in the file"),
+            (
+                json!({"type": "stat", "targets": [], "options": {}, "fieldConfig": {"defaults": {}}}),
+                "text",
+                "is not in the file",
+            ),
+        ] {
+            let desired = parsed(&json!({"title": "T", "panels": [linked(more.clone())]})).unwrap();
+            let sent = render(&desired, "x", &source(), Api::Uid);
+            let panel = &sent["panels"][0];
+            assert!(panel.get("libraryPanel").is_none());
+            assert_eq!((panel["type"].as_str(), &panel["id"]), (Some(kind), &json!(1)), "{more}");
+            assert_eq!(panel["title"] == "L", note == "is not in the file", "{more}");
+            assert!(desired.notes.iter().any(|one| one.contains(note)), "{:?}", desired.notes);
         }
     }
 
