@@ -19,8 +19,18 @@ use crate::model::stack::{DesiredUserDashboard, Secret};
 use crate::settings::keys::{Setting, Values, file_keys, from_environment};
 use crate::settings::{self, Inputs, Secrets};
 
-/// The largest file that is read.
-const FILE_LIMIT: u64 = 1 << 20;
+/// The size of the largest file that is read, and the hint for a larger one, if the path may be correct.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    mebibytes: u64,
+    hint: Option<&'static str>,
+}
+
+/// For secrets, certificates and configuration files.
+const SMALL: Limit = Limit { mebibytes: 1, hint: None };
+/// As large as Grafana's answer that contains it may be.
+const DASHBOARD: Limit =
+    Limit { mebibytes: 16, hint: Some("divide it into several dashboards in Grafana, and export each") };
 
 /// The settings that a command needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +151,7 @@ fn secret(
 }
 
 fn read_secret(path: &str, setting: Setting) -> Result<Secret> {
-    let text = read(Path::new(path), "a file that contains only the secret")?;
+    let text = read(Path::new(path), "a file that contains only the secret", SMALL)?;
     // Editors on Windows begin a file with a byte-order mark.
     let text = trimmed(text.strip_prefix('\u{feff}').unwrap_or(&text), setting);
     let valid = if text.is_empty() { Err("is empty") } else { expect_one_line(text, setting) };
@@ -173,8 +183,8 @@ fn expect_one_line(text: &str, setting: Setting) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn read(path: &Path, what: &str) -> Result<String> {
-    String::from_utf8(read_bytes(path, what)?).map_err(|_| Error::File {
+fn read(path: &Path, what: &str, limit: Limit) -> Result<String> {
+    String::from_utf8(read_bytes(path, what, limit)?).map_err(|_| Error::File {
         path: path.to_path_buf(),
         line: None,
         message: "is not text".into(),
@@ -182,25 +192,23 @@ fn read(path: &Path, what: &str) -> Result<String> {
     })
 }
 
-fn read_bytes(path: &Path, what: &str) -> Result<Vec<u8>> {
-    let failed = |message: String| Error::File {
-        path: path.to_path_buf(),
-        line: None,
-        message,
-        hint: format!("use the path of {what}"),
-    };
-    let file = std::fs::File::open(path).map_err(|why| failed(format!("cannot be read: {why}")))?;
+fn read_bytes(path: &Path, what: &str, Limit { mebibytes, hint }: Limit) -> Result<Vec<u8>> {
+    let other_path = || format!("use the path of {what}");
+    let failed = |message: String, hint: String| Error::File { path: path.to_path_buf(), line: None, message, hint };
+    let unreadable = |why: std::io::Error| failed(format!("cannot be read: {why}"), other_path());
+    let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
-    let mut limited = std::io::Read::take(file, FILE_LIMIT + 1);
-    std::io::Read::read_to_end(&mut limited, &mut bytes).map_err(|why| failed(format!("cannot be read: {why}")))?;
-    if bytes.len() as u64 > FILE_LIMIT {
-        return Err(failed("is larger than 1 MiB".into()));
+    let limit = mebibytes << 20;
+    let mut limited = std::io::Read::take(file, limit + 1);
+    std::io::Read::read_to_end(&mut limited, &mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > limit {
+        return Err(failed(format!("is larger than {mebibytes} MiB"), hint.map_or_else(other_path, String::from)));
     }
     Ok(bytes)
 }
 
 fn read_clipper_file(path: &Path) -> Result<ClipperFile> {
-    let mut found = file::parse(path, &read(path, "Clipper's configuration file with --config")?, &file_keys())?;
+    let mut found = file::parse(path, &read(path, "Clipper's configuration file with --config", SMALL)?, &file_keys())?;
     // The path of the file may be relative to the current directory.
     if let Some(paths) = Setting::Dashboard.key().metrics_key().and_then(|key| found.metrics.get_mut(&key)) {
         *paths = absolute(paths)?;
@@ -209,7 +217,7 @@ fn read_clipper_file(path: &Path) -> Result<ClipperFile> {
 }
 
 fn read_ca_file(path: &str) -> Result<CaFile> {
-    let pem = read_bytes(Path::new(path), "certificates in PEM format with --ca-file")?;
+    let pem = read_bytes(Path::new(path), "certificates in PEM format with --ca-file", SMALL)?;
     let file = CaFile { path: path.into(), pem };
     // Also if this run sends no request over TLS.
     crate::http::certificates(&file)?;
@@ -237,7 +245,7 @@ fn read_dashboard(path: &str, instance: &str) -> Result<DesiredUserDashboard> {
         let hint = format!("use the path of {what}");
         return Err(Error::File { path: path.into(), line: None, message, hint });
     }
-    let text = read(Path::new(path), &what)?;
+    let text = read(Path::new(path), &what, DASHBOARD)?;
     grafana::user_dashboard::parse(path, instance, &text).map_err(|why| Error::File {
         path: path.into(),
         line: None,
@@ -323,5 +331,32 @@ mod tests {
         let error = read(Some("prod")).err().unwrap().to_string();
         assert!(error.contains("has the title \"Clipper Metrics (prod)\""), "{error}");
         assert_eq!(read(Some("stage")).unwrap().instance().unwrap(), "stage");
+    }
+
+    #[test]
+    fn a_dashboard_may_be_larger_than_other_files() {
+        let of_size = |mebibytes: usize| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            let padding = " ".repeat(mebibytes << 20);
+            std::io::Write::write_all(&mut file, br#"{"title": "T", "uid": "x", "panels": []}"#).unwrap();
+            std::io::Write::write_all(&mut file, padding.as_bytes()).unwrap();
+            file
+        };
+        let refused = |setting, mebibytes| {
+            let file = of_size(mebibytes);
+            match read(&[(setting, file.path().to_str().unwrap())], &[], None) {
+                Err(Error::File { message, hint, .. }) => Some((message, hint)),
+                result => result.err().map(|error| panic!("{error}")),
+            }
+        };
+        assert_eq!(refused(Setting::Dashboard, 3), None);
+        let (message, hint) = refused(Setting::Dashboard, 16).unwrap();
+        assert_eq!(message, "is larger than 16 MiB");
+        assert!(hint.contains("several dashboards"), "{hint}");
+        for setting in [Setting::GrafanaPasswordFile, Setting::CaFile, Setting::Config] {
+            let (message, hint) = refused(setting, 1).unwrap();
+            assert_eq!(message, "is larger than 1 MiB", "{setting:?}");
+            assert!(hint.starts_with("use the path of "), "{hint}");
+        }
     }
 }
