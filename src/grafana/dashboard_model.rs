@@ -54,7 +54,7 @@ lenient! {
 
     /// The stored choice: one value or a list.
     pub(super) struct CurrentValue {
-        pub(super) value: Value,
+        pub(super) value: Choices,
     }
 
     pub(super) struct VariableOption {
@@ -141,6 +141,33 @@ impl From<Value> for VariableQuery {
             Value::String(query) => Self(query),
             other => Self(read::<WrappedQuery>(other).query),
         }
+    }
+}
+
+/// One text or a list of texts. Numbers count as texts.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(from = "Value")]
+pub(super) struct Choices(pub(super) Vec<String>);
+
+impl From<Value> for Choices {
+    fn from(written: Value) -> Self {
+        let text = |value: Value| match value {
+            Value::String(text) => text,
+            Value::Null => String::new(),
+            other => other.to_string(),
+        };
+        match written {
+            Value::Array(values) => Self(values.into_iter().map(text).collect()),
+            Value::Null => Self::default(),
+            value => Self(vec![text(value)]),
+        }
+    }
+}
+
+impl Choices {
+    /// The first of the texts; empty without one.
+    pub(super) fn first(&self) -> &str {
+        self.0.first().map_or("", String::as_str)
     }
 }
 

@@ -20,7 +20,7 @@ impl Grafana {
         variables: &mut Variables,
     ) -> Result<Option<Answered<VariableContent>>> {
         let (name, arity, query) = (&variable.name, Arity::of(variable), &variable.query.0);
-        let current = variable.current.value.as_str().unwrap_or_default();
+        let current = variable.current.value.first();
         match variable.kind.as_str() {
             "query" => {}
             "datasource" => {
@@ -46,7 +46,7 @@ impl Grafana {
                 let options = variable.options.iter().map(|option| option.value.clone());
                 let offered: Vec<String> = options.filter(|value| value != ALL).collect();
                 let offered = if offered.is_empty() { listed(query) } else { offered };
-                variables.set_of(arity, name, choose(variable, &offered));
+                variables.set_of(arity, name, choose(variable, Some(&offered)));
                 return Ok(None);
             }
         }
@@ -54,7 +54,7 @@ impl Grafana {
         let kind = variable.datasource.as_ref().map_or("", |source| &source.kind);
         let Some(found) = find(context.sources, kind, &reference) else {
             let is_own = is_built_in(&reference);
-            variables.set(name, if is_own { Chosen::Unknown } else { choose(variable, &[]) });
+            variables.set(name, if is_own { Chosen::Unknown } else { choose(variable, Some(&[])) });
             let content = VariableContent::NoDataSource(reference);
             return Ok((!is_own).then(|| Answered::well(content)));
         };
@@ -74,23 +74,24 @@ impl Grafana {
         variables: &mut Variables,
     ) -> Result<Answered<VariableContent>> {
         let (name, arity, query) = (&variable.name, Arity::of(variable), &variable.query.0);
-        if let Some(unknown) = variables.unknown_in(query) {
-            variables.set_of(arity, name, choose(variable, &[]));
-            return Ok(Answered::well(VariableContent::Unchecked(format!("its query names ${unknown}"))));
+        for (text, part) in [(query, "query"), (&variable.regex, "pattern")] {
+            if let Some(unknown) = variables.unknown_in(text) {
+                variables.set_of(arity, name, choose(variable, None));
+                return Ok(Answered::well(VariableContent::Unchecked(format!("its {part} names ${unknown}"))));
+            }
         }
         let answer = self.list_values(source, &variables.fill_query(context.dialect, query), context.range).await?;
-        let mut failure = None;
-        let (content, values) = match answer {
+        let (content, values, failure) = match answer {
             Ok(found) => match matching(&variables.fill_regex(&variable.regex), found) {
-                Ok(values) => (VariableContent::Values(values.len()), values),
-                Err(why) => (VariableContent::Unchecked(why), Vec::new()),
+                Ok(values) => (VariableContent::Values(values.len()), Some(values), None),
+                Err(why) => (VariableContent::Unchecked(why), None, None),
             },
             Err(why) => {
-                failure = Some((source.uid.clone(), why.clone()));
-                (VariableContent::Failed(why.into_words()), Vec::new())
+                let failure = Some((source.uid.clone(), why.clone()));
+                (VariableContent::Failed(why.into_words()), Some(Vec::new()), failure)
             }
         };
-        variables.set_of(arity, name, choose(variable, &values));
+        variables.set_of(arity, name, choose(variable, values.as_deref()));
         Ok(Answered { content, failure })
     }
 }

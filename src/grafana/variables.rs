@@ -347,30 +347,33 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// The chosen value of a variable when the dashboard is opened. `offered` is the result of its query.
-pub(super) fn choose(variable: &Variable, offered: &[String]) -> Chosen {
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    };
-    let current: Vec<String> = match &variable.current.value {
-        Value::Array(values) => values.iter().map(text).collect(),
-        Value::Null => Vec::new(),
-        value => vec![text(value)],
-    };
+/// The chosen value of a variable when the dashboard is opened. `offered` is the result of its query; `None` if only a
+/// browser knows it.
+pub(super) fn choose(variable: &Variable, offered: Option<&[String]>) -> Chosen {
     let Variable { multi, include_all, all_value, .. } = variable;
+    let current = &variable.current.value.0;
+    let chosen_of = |values: Vec<String>| {
+        if *multi { Chosen::Several(values) } else { Chosen::One(values.into_iter().next().unwrap_or_default()) }
+    };
+    let all = || match offered {
+        _ if !all_value.is_empty() => Chosen::Raw(all_value.clone()),
+        Some(offered) => Chosen::Several(offered.to_vec()),
+        None => Chosen::Unknown,
+    };
     if current.iter().any(|value| value == ALL) || (current.is_empty() && *include_all) {
-        let offers_list = all_value.is_empty();
-        return if offers_list { Chosen::Several(offered.to_vec()) } else { Chosen::Raw(all_value.clone()) };
+        return all();
     }
+    let Some(offered) = offered else {
+        let is_chosen = current.iter().any(|value| !value.is_empty());
+        return if is_chosen { chosen_of(current.clone()) } else { Chosen::Unknown };
+    };
     // A value that is no longer offered cannot be chosen, so the browser uses the first.
-    let mut chosen: Vec<String> =
-        current.into_iter().filter(|value| offered.is_empty() || offered.contains(value)).collect();
+    let is_offered = |value: &&String| offered.is_empty() || offered.contains(value);
+    let mut chosen: Vec<String> = current.iter().filter(is_offered).cloned().collect();
     if chosen.is_empty() {
         chosen.extend(offered.first().cloned());
     }
-    if *multi { Chosen::Several(chosen) } else { Chosen::One(chosen.into_iter().next().unwrap_or_default()) }
+    chosen_of(chosen)
 }
 
 /// Applies a variable's pattern to the result of its query.
@@ -549,16 +552,29 @@ mod tests {
     fn values_are_chosen_as_a_browser_does() {
         let offered = ["a".to_string(), "b".to_string()];
         let all = json!({"multi": true, "includeAll": true, "current": {"value": ["$__all"]}});
-        assert_eq!(choose(&read(all), &offered), Chosen::Several(offered.to_vec()));
+        assert_eq!(choose(&read(all), Some(&offered)), Chosen::Several(offered.to_vec()));
         let raw = json!({"includeAll": true, "allValue": ".*", "current": {"value": "$__all"}});
-        assert_eq!(choose(&read(raw), &offered), Chosen::Raw(".*".into()));
-        assert_eq!(choose(&read(json!({"current": {"value": "b"}})), &offered), Chosen::One("b".into()));
+        assert_eq!(choose(&read(raw), Some(&offered)), Chosen::Raw(".*".into()));
+        assert_eq!(choose(&read(json!({"current": {"value": "b"}})), Some(&offered)), Chosen::One("b".into()));
         assert_eq!(
-            choose(&read(json!({"includeAll": true, "current": {"value": "b"}})), &offered),
+            choose(&read(json!({"includeAll": true, "current": {"value": "b"}})), Some(&offered)),
             Chosen::One("b".into())
         );
-        assert_eq!(choose(&read(json!({"current": {"value": "gone"}})), &offered), Chosen::One("a".into()));
-        assert_eq!(choose(&read(json!({})), &[]), Chosen::One(String::new()));
+        assert_eq!(choose(&read(json!({"current": {"value": "gone"}})), Some(&offered)), Chosen::One("a".into()));
+        assert_eq!(choose(&read(json!({})), Some(&[])), Chosen::One(String::new()));
+        // A browser knows what it offers, but this program does not.
+        let kept = json!({"multi": true, "current": {"value": ["a", "b"]}});
+        for (variable, expected) in [
+            (json!({}), Chosen::Unknown),
+            (json!({"current": {"text": "", "value": ""}}), Chosen::Unknown),
+            (json!({"includeAll": true}), Chosen::Unknown),
+            (json!({"includeAll": true, "current": {"value": ["$__all"]}}), Chosen::Unknown),
+            (json!({"includeAll": true, "allValue": ".*", "current": {"value": "$__all"}}), Chosen::Raw(".*".into())),
+            (json!({"current": {"value": "b"}}), Chosen::One("b".into())),
+            (kept, Chosen::Several(offered.to_vec())),
+        ] {
+            assert_eq!(choose(&read(variable.clone()), None), expected, "{variable}");
+        }
     }
 
     #[test]
