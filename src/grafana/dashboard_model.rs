@@ -115,6 +115,18 @@ lenient! {
     }
 }
 
+impl TargetParts {
+    /// Whether the editor's parts are sent; a text beside them is left over.
+    pub(super) fn is_built(&self) -> bool {
+        self.raw_query != Some(true) && self.measurement.as_ref().is_some_and(|name| !name.is_empty())
+    }
+
+    /// The text that is sent as the query.
+    pub(super) fn written(&self) -> Option<&str> {
+        self.query.as_deref().filter(|_| !self.is_built())
+    }
+}
+
 /// A query of a panel.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(from = "Map<String, Value>")]

@@ -129,7 +129,7 @@ impl<'a> Panel<'a> {
 
 /// Whether a query is written in Flux, the language of InfluxDB 2.
 pub(super) fn is_flux(target: &Target) -> bool {
-    let Some(query) = &target.parts.query else { return false };
+    let Some(query) = target.parts.written() else { return false };
     let lines = query.lines().map(str::trim).filter(|line| !line.starts_with("//"));
     let code: String = lines.flat_map(|line| line.chars().chain(['\n'])).collect();
     let squeezed: String = code.chars().filter(|c| !c.is_whitespace()).collect();
@@ -204,6 +204,10 @@ mod tests {
         ] {
             assert_eq!(is_flux(&read(json!({"query": query}))), expected, "{query}");
         }
+        let flux = "from(bucket: \"b\")";
+        assert!(!is_flux(&read(json!({"query": flux, "measurement": "m"}))), "the text is left over");
+        assert!(is_flux(&read(json!({"query": flux, "measurement": "m", "rawQuery": true}))));
+        assert!(is_flux(&read(json!({"query": flux, "measurement": ""}))));
         assert!(!is_flux(&read(json!({}))) && !is_flux(&read(json!({"query": 3}))));
     }
 

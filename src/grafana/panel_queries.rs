@@ -83,7 +83,7 @@ impl PanelContext<'_> {
             if is_flux(target) {
                 return Prepared::Settled(PanelContent::Flux);
             }
-            if let Some(unknown) = target.parts.query.as_ref().and_then(|query| variables.unknown_in(query)) {
+            if let Some(unknown) = variables.unknown_in_target(target) {
                 return Prepared::Settled(PanelContent::Elsewhere(format!(
                     "with ${unknown}, which only a browser knows"
                 )));

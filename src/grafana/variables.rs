@@ -183,10 +183,22 @@ impl Variables {
         };
         references(query).into_iter().find(is_unknown).map(|(name, _)| name)
     }
+
+    /// The same in the parts of a panel's query that are sent.
+    pub(super) fn unknown_in_target(&self, target: &Target) -> Option<String> {
+        if target.parts.is_built() {
+            let parts = BUILT.iter().filter_map(|name| target.fields.get(*name));
+            return parts.map(Value::to_string).find_map(|part| self.unknown_in(&part));
+        }
+        self.unknown_in(target.parts.query.as_deref()?)
+    }
 }
 
 /// Macros that Grafana's server fills in.
 const MACROS: [&str; 3] = ["__timeFilter", "__interval", "__interval_ms"];
+
+/// The fields of a query built with the editor that become part of its text.
+const BUILT: [&str; 8] = ["policy", "measurement", "tags", "select", "groupBy", "limit", "slimit", "tz"];
 
 /// The variable at the start of a text, its format, and its length: `$name`, `${name}`,
 /// `${name.field:format}` or `[[name:format]]`.
@@ -544,6 +556,21 @@ mod tests {
             ("${__from:date:iso}", None),
         ] {
             assert_eq!(variables.unknown_in(query).as_deref(), unknown, "{query}");
+        }
+        variables.set("later", Chosen::Unknown);
+        let tags = json!([{"key": "a", "operator": "=", "value": "$later"}]);
+        let parameter = json!([[{"type": "field", "params": ["$later"]}]]);
+        for (target, unknown) in [
+            (json!({"query": "$later"}), Some("later")),
+            (json!({"measurement": "m", "query": "$later", "alias": "$later"}), None),
+            (json!({"measurement": "m", "query": "$later", "rawQuery": true}), Some("later")),
+            (json!({"measurement": "m", "tags": tags, "query": "$model"}), Some("later")),
+            (json!({"measurement": "m", "tags": tags, "query": "$model", "rawQuery": true}), None),
+            (json!({"measurement": "/^${later:regex}$/"}), Some("later")),
+            (json!({"measurement": "m", "select": parameter}), Some("later")),
+            (json!({"measurement": "m", "policy": "[[__org]]"}), Some("__org")),
+        ] {
+            assert_eq!(variables.unknown_in_target(&read(target.clone())).as_deref(), unknown, "{target}");
         }
         assert_eq!(variables.fill("${__from:date:seconds} ${__from:date}"), "1 1970-01-01T00:00:01.500Z");
     }
