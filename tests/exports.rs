@@ -61,6 +61,24 @@ fn without_an_engine_new_servers_can_be_exported_and_missing_data_is_reported() 
 }
 
 #[test]
+fn parts_of_a_dashboard_that_cannot_work_are_reported() {
+    let home = home_without_engine();
+    let dashboard = |title: &str| {
+        let panel = json!({"type": "stat", "title": "sun", "datasource": {"type": "sun", "uid": "${DS_SUN}"}});
+        json!({"uid": title, "title": title, "panels": [panel]}).to_string()
+    };
+    let paths = ["One", "Two"].map(|title| home.write(&format!("{title}.json"), dashboard(title)));
+    for kind in ["provisioning", "swarm", "kubernetes"] {
+        let words = ["export", kind, &home.path(kind), "--dashboard", &paths[0], "--dashboard", &paths[1]];
+        let ran = without_engine(&home, &words).expect(0);
+        for title in ["One", "Two"] {
+            let note = format!("note: dashboard \"{title}\": it needs a data source of type \"sun\" (DS_SUN)");
+            assert_eq!(ran.err.matches(&note).count(), 1, "{kind}: {}", ran.err);
+        }
+    }
+}
+
+#[test]
 fn generated_and_custom_passwords_are_kept_and_the_public_default_is_refused() {
     let home = home_without_engine();
     let swarm = home.directory().join("swarm");

@@ -21,6 +21,7 @@ use crate::model::results::Document;
 use crate::model::role::Role;
 use crate::model::schema::SchemaVersion;
 use crate::model::stack::{Secret, Stack};
+use crate::model::text::printable_line;
 use crate::model::version::Version;
 use crate::output::Output;
 use crate::reconcile::{Depth, Session, generate_password};
@@ -108,6 +109,7 @@ async fn export(
     if let Some(note) = own_secret.and_then(|own| own.note(stack)) {
         session.listener().on(Event::Note(&note));
     }
+    note_limitations(session);
     Ok(Exported {
         schema: SchemaVersion,
         instance: stack.instance.clone(),
@@ -115,6 +117,16 @@ async fn export(
         directory: directory.display().to_string(),
         files,
     })
+}
+
+/// Reports the changes that were made to the user's dashboards, and their parts that cannot work.
+fn note_limitations(session: &Session) {
+    for own in &session.stack().user_dashboards {
+        for note in &own.notes {
+            let note = format!("dashboard {:?}: {note}", own.title);
+            session.listener().on(Event::Note(&printable_line(&note)));
+        }
+    }
 }
 
 /// The password for the new Grafana, or the user's own Secret that contains it. The password is the supplied one,
