@@ -1,5 +1,7 @@
 //! The variables of a dashboard, and how a browser fills them into queries.
 
+use std::collections::BTreeSet;
+
 use regex_lite::Regex;
 use serde_json::{Map, Value, json};
 
@@ -388,21 +390,18 @@ pub(super) fn choose(variable: &Variable, offered: Option<&[String]>) -> Chosen 
     chosen_of(chosen)
 }
 
-/// Applies a variable's pattern to the result of its query.
+/// The values that a variable offers: the result of its query after its pattern, each value once.
 ///
 /// # Errors
 /// If the pattern cannot be parsed here.
 pub(super) fn matching(pattern: &str, found: Vec<String>) -> Result<Vec<String>, String> {
-    if pattern.is_empty() {
-        return Ok(found);
+    let mut values = found;
+    if !pattern.is_empty() {
+        let pattern = Pattern::parse(pattern)?;
+        values = values.iter().flat_map(|value| pattern.select(value)).collect();
     }
-    let pattern = Pattern::parse(pattern)?;
-    let mut values: Vec<String> = Vec::new();
-    for value in found.iter().flat_map(|one| pattern.select(one)) {
-        if !values.contains(&value) {
-            values.push(value);
-        }
-    }
+    let mut seen = BTreeSet::new();
+    values.retain(|value| seen.insert(value.clone()));
     Ok(values)
 }
 
@@ -630,6 +629,8 @@ mod tests {
             let found = found.iter().map(|value| (*value).to_string()).collect();
             assert_eq!(matching(pattern, found).unwrap(), expected, "{pattern}");
         }
+        let repeated = ["b", "a", "b"].map(String::from).to_vec();
+        assert_eq!(matching("", repeated).unwrap(), ["b", "a"]);
         for pattern in ["/(?<=a)b/", "(?!a).*", "/a", "/a/ig", "/a/x"] {
             assert!(matching(pattern, vec!["ab".into()]).is_err(), "{pattern}");
         }
