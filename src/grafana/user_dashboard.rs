@@ -29,7 +29,7 @@ lenient! {
         #[serde(rename = "type")]
         kind: String,
         plugin_id: String,
-        value: String,
+        value: Value,
     }
 
     /// A library panel, as an export contains it.
@@ -203,7 +203,13 @@ fn inputs(declared: &Elements<Input>, notes: &mut Vec<String>) -> BTreeMap<Strin
                 notes.push(another_source(name, wants));
                 placeholder.clone()
             }
-            ("constant", _) => value.clone(),
+            ("constant", _) => constant(value).unwrap_or_else(|| {
+                notes.push(format!(
+                    "its input {name:?} has no value and is not filled in: set \"value\" of {name:?} in the file's \
+                     \"__inputs\""
+                ));
+                placeholder.clone()
+            }),
             _ => {
                 notes.push(format!("its input {name:?} has the unknown type {kind:?} and is not filled in"));
                 placeholder.clone()
@@ -212,6 +218,15 @@ fn inputs(declared: &Elements<Input>, notes: &mut Vec<String>) -> BTreeMap<Strin
         inputs.insert(placeholder, value);
     }
     inputs
+}
+
+/// The value of a constant. Grafana's own import accepts no empty one.
+fn constant(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        _ => None,
+    }
 }
 
 fn another_source(name: &str, kind: &str) -> String {
@@ -474,6 +489,24 @@ mod tests {
         );
         let types = ["stat", "table", "odd"].map(|kind| NeededObject::PanelType(kind.into()));
         assert!(types.iter().all(|kind| desired.needs.iter().any(|need| need.object == *kind)), "{:?}", desired.needs);
+    }
+
+    #[test]
+    fn a_constant_without_a_value_is_kept_and_reported() {
+        for (value, filled) in [
+            (json!("v"), "v"),
+            (json!(5), "5"),
+            (json!(""), "${VAR_A}"),
+            (json!(null), "${VAR_A}"),
+            (json!([]), "${VAR_A}"),
+        ] {
+            let inputs = json!([{"name": "VAR_A", "type": "constant", "value": value}]);
+            let panels = json!([{"type": "stat", "title": "${VAR_A}"}]);
+            let desired = parsed(&json!({"title": "T", "__inputs": inputs, "panels": panels})).unwrap();
+            let sent = render(&desired, "x", &source(), Api::Uid);
+            assert_eq!(sent["panels"][0]["title"], filled, "{value}");
+            assert_eq!(desired.notes.iter().any(|note| note.contains("\"__inputs\"")), filled == "${VAR_A}", "{value}");
+        }
     }
 
     #[test]
