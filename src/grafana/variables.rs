@@ -381,13 +381,16 @@ pub(super) fn choose(variable: &Variable, offered: Option<&[String]>) -> Chosen 
         let is_chosen = current.iter().any(|value| !value.is_empty());
         return if is_chosen { chosen_of(current.clone()) } else { Chosen::Unknown };
     };
-    // A value that is no longer offered cannot be chosen, so the browser uses the first.
     let is_offered = |value: &&String| offered.is_empty() || offered.contains(value);
-    let mut chosen: Vec<String> = current.iter().filter(is_offered).cloned().collect();
-    if chosen.is_empty() {
-        chosen.extend(offered.first().cloned());
+    let chosen: Vec<String> = current.iter().filter(is_offered).cloned().collect();
+    // A value that is no longer offered cannot be chosen, so the browser uses "All", or else the first.
+    if chosen.is_empty() && *include_all {
+        all()
+    } else if chosen.is_empty() {
+        chosen_of(offered.first().cloned().into_iter().collect())
+    } else {
+        chosen_of(chosen)
     }
-    chosen_of(chosen)
 }
 
 /// The values that a variable offers: the result of its query after its pattern, each value once.
@@ -587,6 +590,15 @@ mod tests {
             Chosen::One("b".into())
         );
         assert_eq!(choose(&read(json!({"current": {"value": "gone"}})), Some(&offered)), Chosen::One("a".into()));
+        let gone = |more: &str| {
+            let mut variable = json!({"includeAll": true, "current": {"value": ["gone"]}});
+            variable["allValue"] = json!(more);
+            choose(&read(variable), Some(&offered))
+        };
+        assert_eq!(gone(""), Chosen::Several(offered.to_vec()));
+        assert_eq!(gone(".*"), Chosen::Raw(".*".into()));
+        let some_gone = json!({"includeAll": true, "multi": true, "current": {"value": ["gone", "b"]}});
+        assert_eq!(choose(&read(some_gone), Some(&offered)), Chosen::Several(vec!["b".into()]));
         assert_eq!(choose(&read(json!({})), Some(&[])), Chosen::One(String::new()));
         // A browser knows what it offers, but this program does not.
         let kept = json!({"multi": true, "current": {"value": ["a", "b"]}});
