@@ -52,9 +52,10 @@ lenient! {
         pub(super) options: Elements<VariableOption>,
     }
 
-    /// The stored choice: one value or a list.
+    /// The stored choice: one value or a list, with the text that a browser shows for it.
     pub(super) struct CurrentValue {
         pub(super) value: Choices,
+        pub(super) text: Choices,
     }
 
     pub(super) struct VariableOption {

@@ -59,6 +59,9 @@ impl PanelContext<'_> {
         }
         let (mut by_source, mut elsewhere): (BTreeMap<String, Vec<Target>>, _) = (BTreeMap::new(), None);
         for (target, source) in panel.queries() {
+            if let Some(unknown) = variables.unknown_in(DataSourceRef::uid_of(source)) {
+                return Prepared::Settled(only_a_browser_knows(&unknown));
+            }
             let reference = reference(source, variables);
             if is_expression(&reference) {
                 // It computes with the results of other queries.
@@ -84,9 +87,7 @@ impl PanelContext<'_> {
                 return Prepared::Settled(PanelContent::Flux);
             }
             if let Some(unknown) = variables.unknown_in_target(target) {
-                return Prepared::Settled(PanelContent::Elsewhere(format!(
-                    "with ${unknown}, which only a browser knows"
-                )));
+                return Prepared::Settled(only_a_browser_knows(&unknown));
             }
             let mut target = variables.fill_target(self.dialect, target);
             if target.get("refId").and_then(Value::as_str).is_none_or(str::is_empty) {
@@ -102,6 +103,10 @@ impl PanelContext<'_> {
         }
         Prepared::Send(by_source, elsewhere)
     }
+}
+
+fn only_a_browser_knows(name: &str) -> PanelContent {
+    PanelContent::Elsewhere(format!("with ${name}, which only a browser knows"))
 }
 
 /// Variables that a browser sets itself.
@@ -191,7 +196,9 @@ mod tests {
         ]));
         let dashboard = read(json!({"panels": [panel]}));
         let context = context(&dashboard, &sources, plugins);
-        match context.prepare(&panels(&dashboard)[0], &Variables::default()) {
+        let mut variables = Variables::default();
+        variables.set("unknown", Chosen::Unknown);
+        match context.prepare(&panels(&dashboard)[0], &variables) {
             Prepared::Settled(content) => Err(content),
             Prepared::Send(queries, elsewhere) => Ok((queries, elsewhere)),
         }
@@ -217,6 +224,7 @@ mod tests {
         for (source, expected) in [
             (json!("nowhere"), PanelContent::NoDataSource("nowhere".into())),
             (json!({"type": "influxdb", "uid": "${DS_X}"}), PanelContent::NoDataSource("${DS_X}".into())),
+            (json!("$unknown"), only_a_browser_knows("unknown")),
             (json!({"uid": "__expr__"}), PanelContent::Elsewhere("a panel of type \"stat\" without a query".into())),
         ] {
             assert_eq!(source_of(source.clone()), Err(expected), "{source}");

@@ -1,12 +1,12 @@
 //! Resolves the variables of a dashboard, with the queries that a browser sends for them.
 
-use super::dashboard_model::Variable;
+use super::dashboard_model::{DataSourceRef, Variable};
 use super::data_source::DataSource;
 use super::layout::is_built_in;
 use super::panel_queries::{PanelContext, find, reference};
 use super::panels::Answered;
 use super::queries::interval;
-use super::variables::{ALL, Arity, Chosen, Variables, choose, matching};
+use super::variables::{ALL, Arity, Chosen, Pattern, Variables, choose, matching};
 use super::{Grafana, INFLUXDB};
 use crate::error::Result;
 use crate::model::diagnosis::VariableContent;
@@ -24,11 +24,8 @@ impl Grafana {
         match variable.kind.as_str() {
             "query" => {}
             "datasource" => {
-                let is_there = find(context.sources, "", current).is_some();
-                let first = || context.sources.iter().find(|source| source.kind == *query).map(|first| &first.uid);
-                // A missing data source is no longer offered, so the browser uses the first one.
-                let first = if current.is_empty() || !is_there { first() } else { None };
-                variables.set(name, Chosen::One(first.map_or(current, |uid| uid).into()));
+                let pattern = variables.fill_regex(&variable.regex);
+                variables.set(name, chosen_source(context.sources, variable, &pattern));
                 return Ok(None);
             }
             // An interval that follows the time range.
@@ -49,6 +46,10 @@ impl Grafana {
                 variables.set_of(arity, name, choose(variable, Some(&offered)));
                 return Ok(None);
             }
+        }
+        if let Some(unknown) = variables.unknown_in(DataSourceRef::uid_of(variable.datasource.as_ref())) {
+            variables.set_of(arity, name, choose(variable, None));
+            return Ok(Some(Answered::well(VariableContent::Unchecked(format!("its data source is ${unknown}")))));
         }
         let reference = reference(variable.datasource.as_ref(), variables);
         let kind = variable.datasource.as_ref().map_or("", |source| &source.kind);
@@ -96,6 +97,36 @@ impl Grafana {
     }
 }
 
+/// The data source that a variable chooses: the stored one, by its uid, name or text, if it is offered, otherwise the
+/// first one.
+fn chosen_source(sources: &[DataSource], variable: &Variable, pattern: &str) -> Chosen {
+    let (value, text) = (variable.current.value.first(), variable.current.text.first());
+    let parsed = if pattern.is_empty() { Ok(None) } else { Pattern::parse(pattern).map(Some) };
+    let is_offered = |source: &&DataSource| {
+        let pattern = parsed.as_ref().ok().and_then(Option::as_ref);
+        source.kind == variable.query.0 && pattern.is_none_or(|pattern| pattern.matches(&source.name))
+    };
+    let offered: Vec<&DataSource> = sources.iter().filter(is_offered).collect();
+    let named = |name: &str| {
+        let is_named = |source: &&&DataSource| match name {
+            "" => false,
+            "default" => source.is_default,
+            name => source.uid == name || source.name == name,
+        };
+        offered.iter().find(is_named)
+    };
+    if named(value).is_some() {
+        return Chosen::One(value.into());
+    }
+    match named(text) {
+        Some(source) => Chosen::One(source.uid.clone()),
+        // Without its pattern, the first one is unknown.
+        None if parsed.is_err() => Chosen::Unknown,
+        // A missing data source is reported by its name.
+        None => Chosen::One(offered.first().map_or(value, |first| &first.uid).into()),
+    }
+}
+
 /// The values in the list of a custom variable: `a, b` or `text : value`.
 fn listed(query: &str) -> Vec<String> {
     let value = |item: &str| item.split_once(" : ").map_or(item, |(_, value)| value).trim().to_string();
@@ -104,7 +135,41 @@ fn listed(query: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    use super::super::json::read;
     use super::*;
+
+    #[test]
+    fn a_data_source_is_chosen_among_those_of_its_type_and_pattern() {
+        let sources: Vec<DataSource> = read(json!([
+            json!({"uid": "p", "name": "Alpha", "type": "prometheus"}),
+            json!({"uid": "b", "name": "Beta", "type": "influxdb"}),
+            json!({"uid": "t", "name": "Telegraf", "type": "influxdb", "isDefault": true}),
+        ]));
+        for (value, text, pattern, expected) in [
+            ("t", "", "", Some("t")),
+            ("Telegraf", "", "", Some("Telegraf")),
+            ("", "", "", Some("b")),
+            ("gone", "Gone", "", Some("b")),
+            ("gone", "Telegraf", "", Some("t")),
+            ("default", "default", "", Some("default")),
+            ("gone", "default", "", Some("t")),
+            // Another type is not offered.
+            ("p", "Alpha", "", Some("b")),
+            ("", "", "/^Tele/", Some("t")),
+            ("b", "Beta", "/^Tele/", Some("t")),
+            ("", "", "Tele", Some("")),
+            ("gone", "Gone", "/^X/", Some("gone")),
+            ("b", "", "/^(?!T)/", Some("b")),
+            ("gone", "Beta", "/^(?!T)/", Some("b")),
+            ("", "", "/^(?!T)/", None),
+        ] {
+            let variable = json!({"query": "influxdb", "current": {"value": value, "text": text}});
+            let expected = expected.map_or(Chosen::Unknown, |uid| Chosen::One(uid.into()));
+            assert_eq!(chosen_source(&sources, &read(variable), pattern), expected, "{value} {text} {pattern}");
+        }
+    }
 
     #[test]
     fn the_values_of_a_custom_variable_are_listed() {

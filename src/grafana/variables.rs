@@ -409,7 +409,7 @@ pub(super) fn matching(pattern: &str, found: Vec<String>) -> Result<Vec<String>,
 }
 
 /// The pattern of a variable, which selects values.
-struct Pattern {
+pub(super) struct Pattern {
     regex: Regex,
     /// Every match in a value counts, not only the first.
     is_global: bool,
@@ -417,7 +417,10 @@ struct Pattern {
 
 impl Pattern {
     /// Parses a pattern as a browser does: without slashes, it matches only a whole value.
-    fn parse(pattern: &str) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// If it cannot be parsed here.
+    pub(super) fn parse(pattern: &str) -> Result<Self, String> {
         let failed = |why: &str| format!("its pattern {pattern} cannot be checked here: {why}");
         let Some(rest) = pattern.strip_prefix('/') else {
             let regex = Regex::new(&format!("^{pattern}$")).map_err(|why| failed(&why.to_string()))?;
@@ -433,6 +436,10 @@ impl Pattern {
         let inner = if inline.is_empty() { inner.to_string() } else { format!("(?{inline}){inner}") };
         let regex = Regex::new(&inner).map_err(|why| failed(&why.to_string()))?;
         Ok(Self { regex, is_global: flags.contains('g') })
+    }
+
+    pub(super) fn matches(&self, text: &str) -> bool {
+        self.regex.is_match(text)
     }
 
     /// The values that the pattern selects from one text: the group `value` or `text`, otherwise the first group,
