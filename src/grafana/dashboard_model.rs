@@ -59,7 +59,7 @@ lenient! {
     }
 
     pub(super) struct VariableOption {
-        pub(super) value: String,
+        pub(super) value: Choices,
     }
 
     struct WrappedQuery {

@@ -19,7 +19,7 @@ impl Grafana {
         variable: &Variable,
         variables: &mut Variables,
     ) -> Result<Option<Answered<VariableContent>>> {
-        let (name, arity, query) = (&variable.name, Arity::of(variable), &variable.query.0);
+        let (name, arity) = (&variable.name, Arity::of(variable));
         let current = variable.current.value.first();
         match variable.kind.as_str() {
             "query" => {}
@@ -33,17 +33,10 @@ impl Grafana {
                 variables.set(name, Chosen::One(format!("{}s", interval(context.range) / 1000)));
                 return Ok(None);
             }
-            "constant" | "textbox" => {
-                variables.set(name, Chosen::One(if current.is_empty() { query.clone() } else { current.into() }));
-                return Ok(None);
-            }
             // Their values are not filled into texts.
             "adhoc" | "groupby" => return Ok(None),
             _ => {
-                let options = variable.options.iter().map(|option| option.value.clone());
-                let offered: Vec<String> = options.filter(|value| value != ALL).collect();
-                let offered = if offered.is_empty() { listed(query) } else { offered };
-                variables.set_of(arity, name, choose(variable, Some(&offered)));
+                variables.set_of(arity, name, choose_stored(variable));
                 return Ok(None);
             }
         }
@@ -127,10 +120,26 @@ fn chosen_source(sources: &[DataSource], variable: &Variable, pattern: &str) -> 
     }
 }
 
-/// The values in the list of a custom variable: `a, b` or `text : value`.
+/// The chosen value of a variable without a query to a data source.
+fn choose_stored(variable: &Variable) -> Chosen {
+    let (current, query) = (variable.current.value.first(), &variable.query.0);
+    match variable.kind.as_str() {
+        "constant" => Chosen::One(query.clone()),
+        "textbox" => Chosen::One(if current.is_empty() { query.clone() } else { current.into() }),
+        _ => {
+            let options = variable.options.iter().map(|option| option.value.first().to_string());
+            let offered: Vec<String> = options.filter(|value| value != ALL).collect();
+            let offered = if offered.is_empty() { listed(query) } else { offered };
+            choose(variable, Some(&offered))
+        }
+    }
+}
+
+/// The values in the list of a custom variable: `a, b` or `text : value`. A comma after a backslash is part of a value.
 fn listed(query: &str) -> Vec<String> {
-    let value = |item: &str| item.split_once(" : ").map_or(item, |(_, value)| value).trim().to_string();
-    query.split(',').map(value).filter(|value| !value.is_empty()).collect()
+    const COMMA: &str = "\0";
+    let value = |item: &str| item.split_once(" : ").map_or(item, |(_, value)| value).trim().replace(COMMA, ",");
+    query.replace(r"\,", COMMA).split(',').map(value).filter(|value| !value.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -173,6 +182,28 @@ mod tests {
 
     #[test]
     fn the_values_of_a_custom_variable_are_listed() {
-        assert_eq!(listed("a, b c , text : v"), ["a", "b c", "v"]);
+        for (query, expected) in [
+            ("a, b c , text : v", &["a", "b c", "v"][..]),
+            (r"a,b\,c,d", &["a", "b,c", "d"]),
+            (r"a\,b\,c : d\,e,,f", &["d,e", "f"]),
+            ("", &[]),
+        ] {
+            assert_eq!(listed(query), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_variable_without_a_query_is_chosen_as_a_browser_does() {
+        let current = json!({"text": "old", "value": "old"});
+        let numbers = json!([{"text": "1", "value": 1}, {"text": "5", "value": 5}]);
+        for (variable, expected) in [
+            (json!({"type": "constant", "query": "real", "current": current}), "real"),
+            (json!({"type": "textbox", "query": "initial", "current": current}), "old"),
+            (json!({"type": "textbox", "query": "initial"}), "initial"),
+            (json!({"type": "custom", "query": "1,5", "options": numbers, "current": {"value": 5}}), "5"),
+            (json!({"type": "custom", "query": "1,5", "options": numbers, "current": {"value": "2"}}), "1"),
+        ] {
+            assert_eq!(choose_stored(&read(variable.clone())), Chosen::One(expected.into()), "{variable}");
+        }
     }
 }
