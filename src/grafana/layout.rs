@@ -129,7 +129,10 @@ impl<'a> Panel<'a> {
 
 /// Whether a query is written in Flux, the language of InfluxDB 2.
 pub(super) fn is_flux(target: &Target) -> bool {
-    let Some(query) = target.parts.written() else { return false };
+    target.parts.written().is_some_and(is_flux_text)
+}
+
+pub(super) fn is_flux_text(query: &str) -> bool {
     let lines = query.lines().map(str::trim).filter(|line| !line.starts_with("//"));
     let code: String = lines.flat_map(|line| line.chars().chain(['\n'])).collect();
     let squeezed: String = code.chars().filter(|c| !c.is_whitespace()).collect();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::dashboard::{MARK, OWNER, add_mark, refer_by_name};
 use super::dashboard_model::{DashboardModel, DataSourceRef, Templating};
 use super::json::{Elements, for_each_text, for_each_value, lenient, read};
-use super::layout::{self, is_flux};
+use super::layout::{self, is_flux, is_flux_text};
 use super::{Api, EXPRESSION, INFLUXDB};
 use crate::digest::fingerprint;
 use crate::model::stack::{DesiredDataSource, DesiredUserDashboard, Need, NeededObject};
@@ -287,11 +287,8 @@ fn needs(dashboard: &DashboardModel, notes: &mut Vec<String>) -> Vec<Need> {
             add(&by, NeededObject::PanelType(panel.kind().into()));
         }
         for (target, source) in panel.queries() {
-            if DataSourceRef::uid_of(source) == PLACEHOLDER && is_flux(target) {
-                notes.push(format!(
-                    "{by} is written in Flux, which InfluxDB 1 does not support for Clipper's data source: rewrite \
-                     its query in InfluxQL"
-                ));
+            if is_flux(target) {
+                notes.extend(flux_note(&by, source));
             }
             if let Some(source) = fixed_source(source) {
                 add(&by, source);
@@ -300,11 +297,24 @@ fn needs(dashboard: &DashboardModel, notes: &mut Vec<String>) -> Vec<Need> {
     }
     for variable in dashboard.templating.list.iter() {
         let by = format!("variable {:?}", variable.name);
+        if variable.kind == "query" && is_flux_text(&variable.query.0) {
+            notes.extend(flux_note(&by, variable.datasource.as_ref()));
+        }
         if let Some(source) = fixed_source(variable.datasource.as_ref()) {
             add(&by, source);
         }
     }
     needs
+}
+
+/// A note about a query in Flux that is sent to Clipper's data source.
+fn flux_note(by: &str, source: Option<&DataSourceRef>) -> Option<String> {
+    (DataSourceRef::uid_of(source) == PLACEHOLDER).then(|| {
+        format!(
+            "{by} is written in Flux, which InfluxDB 1 does not support for Clipper's data source: rewrite its query in \
+             InfluxQL"
+        )
+    })
 }
 
 /// A data source that is referred to directly, rather than the default one, a built-in one, or one
@@ -456,6 +466,10 @@ mod tests {
                 {"name": "DS_MINE", "type": "datasource", "pluginId": "influxdb"},
                 {"name": "DS_SUN", "type": "datasource", "pluginId": "sun"}, {"name": "X", "type": "odd"},
             ],
+            "templating": {"list": [
+                {"type": "query", "name": "v", "datasource": "${DS_MINE}", "query": {"query": "import \"x\"\nx.y()"}},
+                {"type": "query", "name": "w", "datasource": "${DS_SUN}", "query": "from(bucket: \"b\")"},
+            ]},
             "panels": [
                 {"type": "stat", "title": "mine", "datasource": "${DS_MINE}", "targets": [{"query": "SELECT 1"}]},
                 {"type": "stat", "title": "sun", "datasource": {"type": "sun", "uid": "${DS_SUN}"}, "targets": [{}]},
@@ -482,6 +496,7 @@ mod tests {
         {
             assert_eq!(notes.matches(named).count(), 1, "{named}: {notes}");
         }
+        assert!(notes.contains("variable \"v\" is written in Flux") && !notes.contains("variable \"w\""), "{notes}");
         let theirs = Need { by: "panel \"theirs\"".into(), object: NeededObject::DataSource("theirs".into()) };
         assert_eq!(
             desired.needs.iter().filter(|need| matches!(need.object, NeededObject::DataSource(_))).collect::<Vec<_>>(),

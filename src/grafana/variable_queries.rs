@@ -2,7 +2,7 @@
 
 use super::dashboard_model::{DataSourceRef, Variable};
 use super::data_source::DataSource;
-use super::layout::is_built_in;
+use super::layout::{is_built_in, is_flux_text};
 use super::panel_queries::{PanelContext, find, reference};
 use super::panels::Answered;
 use super::queries::interval;
@@ -68,6 +68,11 @@ impl Grafana {
         variables: &mut Variables,
     ) -> Result<Answered<VariableContent>> {
         let (name, arity, query) = (&variable.name, Arity::of(variable), &variable.query.0);
+        if is_flux_text(query) {
+            variables.set_of(arity, name, choose(variable, Some(&[])));
+            let why = "it is written in Flux, but its data source uses InfluxQL";
+            return Ok(Answered::well(VariableContent::Failed(why.into())));
+        }
         for (text, part) in [(query, "query"), (&variable.regex, "pattern")] {
             if let Some(unknown) = variables.unknown_in(text) {
                 variables.set_of(arity, name, choose(variable, None));
