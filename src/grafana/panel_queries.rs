@@ -31,7 +31,7 @@ pub(super) struct PanelContext<'a> {
 pub(super) enum Prepared {
     /// Its result is known without a query.
     Settled(PanelContent),
-    /// Queries by the uid of their data source, and the kind of other sources that it queries.
+    /// Queries by the uid of their data source, and a sentence about other sources.
     Send(BTreeMap<String, Vec<Target>>, Option<String>),
 }
 
@@ -55,7 +55,9 @@ impl PanelContext<'_> {
             return Prepared::Settled(PanelContent::NoPlugin(panel.kind().into()));
         }
         if panel.model.library_panel.is_some() && panel.model.targets.is_none() {
-            return Prepared::Settled(PanelContent::Elsewhere("a library panel's queries".into()));
+            return Prepared::Settled(PanelContent::Elsewhere(
+                "it shows a library panel, whose queries are not read".into(),
+            ));
         }
         let (mut by_source, mut elsewhere): (BTreeMap<String, Vec<Target>>, _) = (BTreeMap::new(), None);
         for (target, source) in panel.queries() {
@@ -70,17 +72,17 @@ impl PanelContext<'_> {
             let kind = source.map_or("", |source| &source.kind);
             let Some(found) = find(self.sources, kind, &reference) else {
                 if is_built_in(&reference) {
-                    elsewhere = Some(format!("Grafana's own data source {reference:?}"));
+                    elsewhere = Some(format!("it queries Grafana's own data source {reference:?}"));
                     continue;
                 }
                 return Prepared::Settled(PanelContent::NoDataSource(reference));
             };
             if found.kind != INFLUXDB {
-                elsewhere = Some(format!("a data source of type {:?}", found.kind));
+                elsewhere = Some(format!("it queries a data source of type {:?}", found.kind));
                 continue;
             }
             if found.other_language().is_some() {
-                elsewhere = Some("in another query language".into());
+                elsewhere = Some("its data source uses another query language".into());
                 continue;
             }
             if is_flux(target) {
@@ -96,17 +98,14 @@ impl PanelContext<'_> {
             by_source.entry(found.uid.clone()).or_default().push(target.into());
         }
         if by_source.is_empty() && elsewhere.is_none() {
-            return Prepared::Settled(PanelContent::Elsewhere(format!(
-                "a panel of type {:?} without a query",
-                panel.kind()
-            )));
+            return Prepared::Settled(PanelContent::Elsewhere("it sends no query to a data source".into()));
         }
         Prepared::Send(by_source, elsewhere)
     }
 }
 
 fn only_a_browser_knows(name: &str) -> PanelContent {
-    PanelContent::Elsewhere(format!("with ${name}, which only a browser knows"))
+    PanelContent::Elsewhere(format!("it uses ${name}, which only a browser knows"))
 }
 
 /// Variables that a browser sets itself.
@@ -225,7 +224,7 @@ mod tests {
             (json!("nowhere"), PanelContent::NoDataSource("nowhere".into())),
             (json!({"type": "influxdb", "uid": "${DS_X}"}), PanelContent::NoDataSource("${DS_X}".into())),
             (json!("$unknown"), only_a_browser_knows("unknown")),
-            (json!({"uid": "__expr__"}), PanelContent::Elsewhere("a panel of type \"stat\" without a query".into())),
+            (json!({"uid": "__expr__"}), PanelContent::Elsewhere("it sends no query to a data source".into())),
         ] {
             assert_eq!(source_of(source.clone()), Err(expected), "{source}");
         }

@@ -287,7 +287,7 @@ pub(crate) enum PanelContent {
     NoPlugin(String),
     /// A query is written in Flux, but its data source uses InfluxQL.
     Flux,
-    /// The panel does not query an InfluxDB; the kind of source that it queries.
+    /// The panel sends no query to an InfluxDB; the reason.
     Elsewhere(String),
 }
 

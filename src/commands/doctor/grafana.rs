@@ -229,7 +229,7 @@ impl JudgedDashboard {
         match content {
             PanelContent::Points(points) => CheckOutcome::Passed(count(points, "point")),
             PanelContent::Empty => CheckOutcome::Passed("answers, but has no points in its time range".into()),
-            PanelContent::Elsewhere(what) => CheckOutcome::Skipped(format!("it queries {what}")),
+            PanelContent::Elsewhere(why) => CheckOutcome::Skipped(why),
             PanelContent::SourceFails => CheckOutcome::Skipped(SOURCE_FAILS.into()),
             PanelContent::Unanswered(why) => CheckOutcome::Skipped(unanswered(&why)),
             PanelContent::NoDataSource(source) => {
