@@ -150,14 +150,7 @@ impl Examination<'_> {
             );
             self.note(DASHBOARD, outcome, Duration::ZERO);
         }
-        // The bundled dashboard lists the models of its time range.
-        let no_values = if reports.models.is_empty() {
-            Some("no model has reported yet")
-        } else if judged.is_bundled && (misses_reports || !is_reporting) {
-            Some("no model has reported in the dashboard's time range")
-        } else {
-            None
-        };
+        let no_values = judged.no_values(!reports.models.is_empty(), is_reporting && !misses_reports);
         for VariableAnswer { name, content, time } in opened.variables {
             let outcome = judged.variable(&name, content, no_values);
             self.note(VARIABLE.about(name), outcome, time);
@@ -205,6 +198,17 @@ impl JudgedDashboard {
         };
         let is_bundled = id == DashboardId::Bundled;
         Self { is_bundled, suffix, hint: edit_hint(stack, id), source_hint: source_hint(stack, id) }
+    }
+
+    /// Why a variable may have no values. The bundled dashboard lists the models of its time range.
+    const fn no_values(&self, has_models: bool, has_reports_in_range: bool) -> Option<&'static str> {
+        match (has_models, self.is_bundled) {
+            (false, true) => Some("no model has reported yet"),
+            // A user's variable may be empty for another reason.
+            (false, false) => Some("it has no values, and no model has reported yet"),
+            (true, true) if !has_reports_in_range => Some("no model has reported in the dashboard's time range"),
+            (true, _) => None,
+        }
     }
 
     /// The outcome of a variable. Without values it fails, unless `no_values` explains that.
@@ -388,5 +392,29 @@ fn edit_hint(stack: &Stack, id: DashboardId) -> String {
             stack.user_dashboards[index].path,
             stack.command("up --overwrite-dashboard")
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_variable_of_a_user_is_not_explained_by_missing_reports_alone() {
+        let judged = |is_bundled| JudgedDashboard {
+            is_bundled,
+            suffix: String::new(),
+            hint: String::new(),
+            source_hint: String::new(),
+        };
+        for (is_bundled, has_models, has_reports, expected) in [
+            (true, false, false, Some("no model has reported yet")),
+            (true, true, false, Some("no model has reported in the dashboard's time range")),
+            (true, true, true, None),
+            (false, false, false, Some("it has no values, and no model has reported yet")),
+            (false, true, false, None),
+        ] {
+            assert_eq!(judged(is_bundled).no_values(has_models, has_reports), expected);
+        }
     }
 }
