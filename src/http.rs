@@ -177,11 +177,12 @@ impl Http {
             // The environment's proxy would connect to its own loopback.
             builder = builder.no_proxy();
         }
+        // Also if no request is sent over TLS.
+        let certificates = ca_file.map(certificates).transpose()?;
         if base.starts_with("http://") {
             // Nothing is verified, so the system's certificates are not read and may be missing.
             builder = builder.tls_certs_only([]);
-        } else if let Some(file) = ca_file {
-            let certificates = certificates(file)?;
+        } else if let Some(certificates) = certificates {
             // Not in addition to the system's: Apple's verifier has further rules, which certificates of private
             // authorities break.
             builder = builder.tls_certs_only(certificates);
@@ -296,7 +297,7 @@ impl Http {
 ///
 /// # Errors
 /// [`Error::File`] if it contains none, or something else.
-pub(crate) fn certificates(file: &CaFile) -> Result<Vec<reqwest::Certificate>> {
+fn certificates(file: &CaFile) -> Result<Vec<reqwest::Certificate>> {
     let bad = |message: String| Error::File {
         path: file.path.clone(),
         line: None,

@@ -40,10 +40,10 @@ lenient! {
     }
 
     struct AnyDashboard {
-        status: Status,
+        status: ResourceStatus,
     }
 
-    struct Status {
+    struct ResourceStatus {
         conversion: Conversion,
     }
 
