@@ -22,8 +22,8 @@ use crate::model::text::excerpt;
 
 /// A pull without progress for this long has failed.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// The limit while a layer is extracted: the containerd image store then reports elapsed seconds
-/// instead of bytes.
+/// The limit while layers may be extracted: for that, the containerd image store reports elapsed seconds instead of
+/// bytes, and its older versions and Podman report nothing.
 const EXTRACTION_TIMEOUT: Duration = Duration::from_secs(600);
 /// More layers than this, or longer layer ids, are ignored.
 const MAX_LAYERS: usize = 1000;
@@ -114,8 +114,12 @@ impl Progress {
 
     /// The time that the pull may take without progress.
     fn patience(&self) -> Duration {
-        let is_extracting = self.layers.values().any(|layer| layer.stage == Stage::Extracting);
-        if is_extracting { EXTRACTION_TIMEOUT } else { STALL_TIMEOUT }
+        let any = |test: fn(Stage) -> bool| self.layers.values().any(|layer| test(layer.stage));
+        let awaits_bytes = any(|stage| matches!(stage, Stage::Waiting | Stage::Downloading | Stage::Verifying));
+        let is_extracting = any(|stage| stage == Stage::Extracting);
+        // Otherwise the engine unpacks what it has, even if it reports no extraction.
+        let may_extract = any(|stage| stage > Stage::Unknown) && !awaits_bytes;
+        if is_extracting || may_extract { EXTRACTION_TIMEOUT } else { STALL_TIMEOUT }
     }
 
     /// Complete layers, and all known layers.
@@ -453,6 +457,33 @@ mod tests {
         // An extraction that never ends fails as well.
         let (result, took) = pulled((0..).map(|tick| Ok(message(layer, "Extracting", tick / 10, 0)))).await;
         assert_eq!((result, took < EXTRACTION_TIMEOUT * 2), (Err(PullFailure::Silent), true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_may_unpack_silently_once_no_bytes_are_due() {
+        let silence = async |begin: &[(&str, &str)]| {
+            let begin: Vec<_> = begin.iter().map(|(id, status)| Ok(message(Some(id), status, 0, 0))).collect();
+            let messages = futures_util::stream::iter(begin).chain(futures_util::stream::pending());
+            let started = Instant::now();
+            assert!(follow(&ImageRef::parse("influxdb:1").unwrap(), messages, |_| {}).await.is_err());
+            started.elapsed()
+        };
+        for (begin, limit) in [
+            // Docker up to 27 with the containerd image store, and Podman.
+            (&[("a", "Pulling fs layer"), ("a", "Downloading"), ("a", "Download complete")][..], EXTRACTION_TIMEOUT),
+            (&[("a", "Already exists"), ("b", "Download complete")], EXTRACTION_TIMEOUT),
+            // Docker 28 and 29 with that store, if all content is there.
+            (&[("a", "Pulling fs layer"), ("b", "Pulling fs layer")], EXTRACTION_TIMEOUT),
+            (&[("a", "Pull complete"), ("b", "Extracting")], EXTRACTION_TIMEOUT),
+            (&[], STALL_TIMEOUT),
+            (&[("1.12.4", "Pulling from library/influxdb")], STALL_TIMEOUT),
+            (&[("a", "Unheard of")], STALL_TIMEOUT),
+            (&[("a", "Download complete"), ("b", "Downloading")], STALL_TIMEOUT),
+            (&[("a", "Download complete"), ("b", "Verifying Checksum")], STALL_TIMEOUT),
+            (&[("a", "Pulling fs layer"), ("b", "Waiting")], STALL_TIMEOUT),
+        ] {
+            assert_eq!(silence(begin).await, limit, "{begin:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
