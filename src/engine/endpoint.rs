@@ -133,9 +133,14 @@ impl Endpoint {
     /// The paths of the sockets that an engine of this machine should listen on: its own, the target of
     /// its link, and those that exist but do not answer.
     pub(super) fn sockets(&self) -> Vec<PathBuf> {
+        self.own_sockets().chain(self.tried.iter().map(|tried| tried.path.clone())).collect()
+    }
+
+    /// The path of its socket, and the target of its link.
+    pub(super) fn own_sockets(&self) -> impl Iterator<Item = PathBuf> + use<> {
         let own = self.host.strip_prefix("unix://").map(PathBuf::from);
         let link = own.as_ref().and_then(|own| std::fs::read_link(own).ok());
-        own.into_iter().chain(link).chain(self.tried.iter().map(|tried| tried.path.clone())).collect()
+        own.into_iter().chain(link)
     }
 
     /// The engine's host, if it is another machine. Engines behind ssh are not considered here.

@@ -5,9 +5,10 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
-use bollard::models::{ContainerSummary, EndpointSettings, NetworkCreateRequest, NetworkDisconnectRequest};
+use bollard::models::{ContainerSummary, EndpointSettings, NetworkCreateRequest, NetworkDisconnectRequest, SystemInfo};
 use bollard::query_parameters::ListNetworksOptionsBuilder;
 
+use super::endpoint::Endpoint;
 use super::listing::{is_up, name_of};
 use super::{Docker, labels};
 use crate::error::{Error, ForeignObject, Refusal, Result};
@@ -22,6 +23,8 @@ use crate::model::version::Version;
 const HOST_GATEWAY_API: Version = Version(1, 41);
 /// The first Podman that adds `host.docker.internal` for its host to containers (containers/common#1592).
 const PODMAN_NAMES_ITS_MACHINE: Version = Version(4, 7);
+/// The names of Rancher Desktop's virtual machine and of its WSL distribution.
+const RANCHER_DESKTOP_HOSTS: [&str; 2] = ["lima-rancher-desktop", "rancher-desktop"];
 
 impl Docker {
     /// The instance's network.
@@ -60,7 +63,11 @@ impl Docker {
         if engine.kind == EngineKind::Podman && Version::parse(&engine.version) >= Some(PODMAN_NAMES_ITS_MACHINE) {
             return Ok(None);
         }
-        if self.is_rootless().await? {
+        let info = self.call("request the engine's properties", self.client.info()).await?;
+        if is_rancher_desktop(info.name.as_deref(), &self.endpoint) {
+            return Ok(None);
+        }
+        if self.is_rootless(info).await? {
             // In this case `host-gateway`, the gateway of its networks, does not lead to the host.
             // The addresses of another machine, or of a virtual machine on systems other than
             // Linux, are unknown here.
@@ -94,8 +101,7 @@ impl Docker {
     }
 
     /// Podman 4.3 does not report rootless mode as Docker does, so its folder and socket are checked as well.
-    async fn is_rootless(&self) -> Result<bool> {
-        let info = self.call("request the engine's properties", self.client.info()).await?;
+    async fn is_rootless(&self, info: SystemInfo) -> Result<bool> {
         let says_so = info.security_options.iter().flatten().any(|option| option.contains("rootless"));
         let is_in_a_home = info.docker_root_dir.is_some_and(|folder| folder.contains("/.local/share/"));
         let looks_so = is_in_a_home || self.endpoint.host.contains("/run/user/");
@@ -193,6 +199,13 @@ impl Docker {
     }
 }
 
+/// Whether the engine is Rancher Desktop's, in which `host-gateway` hides the host's own name and leads to its virtual
+/// machine (rancher-desktop#7611). `name` is its host's name.
+fn is_rancher_desktop(name: Option<&str>, endpoint: &Endpoint) -> bool {
+    name.is_some_and(|name| RANCHER_DESKTOP_HOSTS.contains(&name))
+        || endpoint.own_sockets().any(|socket| socket.components().any(|part| part.as_os_str() == ".rd"))
+}
+
 /// Whether this process sees the bridge of one of these networks, so that the engine publishes on
 /// this process's addresses. The engine derives a bridge's name from the network's random id.
 #[must_use]
@@ -249,6 +262,18 @@ pub(super) fn users(all: &[ContainerSummary], instance: &str, network: &Network)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::endpoint::ChosenBy;
+
+    #[test]
+    fn rancher_desktop_is_identified_by_its_host_or_its_socket() {
+        let is_it = |name: Option<&str>, host: &str| is_rancher_desktop(name, &Endpoint::new(host, ChosenBy::Option));
+        assert!(is_it(Some("lima-rancher-desktop"), "unix:///var/run/docker.sock"));
+        assert!(is_it(Some("rancher-desktop"), "tcp://127.0.0.1:2375"));
+        assert!(is_it(None, "unix:///Users/me/.rd/docker.sock"));
+        assert!(!is_it(Some("my-rancher-desktop"), "unix:///var/run/no-such.sock"));
+        assert!(!is_it(None, "unix:///home/me/x.rd/docker.sock"));
+        assert!(!is_it(Some("docker-desktop"), "ssh://host/.rd/docker.sock"));
+    }
 
     #[test]
     fn a_bridge_is_identified_only_by_its_networks_full_id() {
