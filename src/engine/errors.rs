@@ -137,8 +137,17 @@ const PHRASES: &[(Refusal, &[&str])] = &[
     (Refusal::Architecture, &["exec format error"]),
     // A program of the engine itself, so the image is not the cause.
     (Refusal::Other, &["docker-proxy", "userland proxy", "rootlessport", "fork/exec", "apparmor_parser"]),
-    (Refusal::NoSuchProgram, &["executable file not found"]),
+    (Refusal::NoSuchProgram, &["executable file not found", "open executable: no such file"]),
     (Refusal::Unrunnable, &["unable to find user", "no command specified"]),
+    // crun, with the system's message, in the last one for a directory.
+    (
+        Refusal::Unrunnable,
+        &[
+            "exists but it is not executable",
+            "open executable: permission denied",
+            "open executable: operation not permitted",
+        ],
+    ),
 ];
 
 /// The messages of engines about a port that is in use.
@@ -150,8 +159,8 @@ fn refusal(status: u16, text: &str) -> Refusal {
     if let Some((refusal, _)) = PHRASES.iter().find(|(_, phrases)| says(phrases)) {
         return *refusal;
     }
-    if says(&["exec: \"", "exec /"]) && says(&["permission denied", "is a directory", "no such file"]) {
-        Refusal::Unrunnable
+    if let Some(refusal) = refusal_of_program(says) {
+        refusal
     } else if says(&["not paused"]) {
         Refusal::NotPaused
     } else if says(&["copier: put"]) && says(&["no such file or directory", "file exists"]) {
@@ -175,6 +184,22 @@ fn refusal(status: u16, text: &str) -> Refusal {
         Refusal::Conflict
     } else {
         Refusal::Other
+    }
+}
+
+/// The cause if a program cannot be run. Podman's own words, such as "OCI permission denied", follow from any failed
+/// access on the host as well, so the runtime's words decide.
+fn refusal_of_program(says: impl Fn(&[&str]) -> bool) -> Option<Refusal> {
+    // crun quotes the name of the program.
+    if says(&["executable file `"]) && says(&["` not found"]) {
+        Some(Refusal::NoSuchProgram)
+    } else if (says(&["exec: \"", "exec /", "exec container process"])
+        && says(&["permission denied", "is a directory", "no such file"]))
+        || (says(&["the path `"]) && says(&["` is not a regular file"]))
+    {
+        Some(Refusal::Unrunnable)
+    } else {
+        None
     }
 }
 
@@ -267,15 +292,33 @@ mod tests {
             &[
                 "unable to find user grafana: no matching entries in passwd file",
                 "OCI runtime create failed: exec: \"/run.sh\": permission denied: unknown",
+                "crun: the path `/run.sh` exists but it is not executable: Permission denied: OCI permission denied",
+                "crun: the path `/run.sh` is not a regular file: OCI runtime error",
+                "crun: open executable: Permission denied: OCI permission denied",
+                "crun: open executable: Operation not permitted: OCI permission denied",
+                "crun: exec container process (missing dynamic library?) `/run.sh`: No such file or directory: OCI runtime \
+                 attempted to invoke a command that was not found",
             ],
         );
-        expect(Refusal::NoSuchProgram, &["exec: \"/run.sh\": executable file not found in $PATH"]);
+        expect(
+            Refusal::NoSuchProgram,
+            &[
+                "exec: \"/run.sh\": executable file not found in $PATH",
+                "crun: executable file `/run.sh` not found: No such file or directory: OCI runtime attempted to invoke a \
+                 command that was not found",
+                "OCI runtime create failed: executable file `run.sh` not found in $PATH: unknown",
+            ],
+        );
         expect(Refusal::Disk, &["write /x: no space left on device"]);
         expect(
             Refusal::Other,
             &[
                 "exec: \"docker-proxy\": executable file not found in $PATH",
                 "fork/exec /usr/bin/docker-proxy: no such file or directory",
+                // Podman's words about the host.
+                "crun: cannot stat `/run/x`: No such file or directory: OCI runtime attempted to invoke a command that was \
+                 not found",
+                "crun: make `/x/merged` private: Permission denied: OCI permission denied",
                 "something else",
             ],
         );

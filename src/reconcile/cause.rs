@@ -20,8 +20,10 @@ pub(super) enum Cause {
 impl Cause {
     /// The cause in a log, if known.
     pub(super) fn of(role: Role, log: &[String]) -> Option<Self> {
+        // Programs differ in how they begin the system's messages, such as "Exec format error".
+        let log: Vec<String> = log.iter().map(|line| line.to_lowercase()).collect();
         let says = |phrases: &[&str]| log.iter().any(|line| phrases.iter().any(|phrase| line.contains(phrase)));
-        let is_denied = |line: &String| line.contains("ermission denied") && line.contains(role.data_path());
+        let is_denied = |line: &String| line.contains("permission denied") && line.contains(role.data_path());
         if says(&["exec format error"]) {
             Some(Self::Architecture)
         } else if says(&["database disk image is malformed", "file is not a database"]) {
@@ -72,6 +74,7 @@ mod tests {
     fn every_known_message_has_a_cause_and_other_messages_have_none() {
         for (role, line, cause) in [
             (Role::Grafana, "exec /run.sh: exec format error", Some(Cause::Architecture)),
+            (Role::Grafana, "exec container process `/run.sh`: Exec format error", Some(Cause::Architecture)),
             (Role::Grafana, "Error: database disk image is malformed (11)", Some(Cause::Malformed)),
             (Role::Grafana, "failed to open: file is not a database", Some(Cause::Malformed)),
             (Role::Influxdb, "run: create server: write /x: no space left on device", Some(Cause::Disk)),
