@@ -127,11 +127,15 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
 
 /// Phrases of engines in lower case, with their cause. The first that a message contains decides.
 const PHRASES: &[(Refusal, &[&str])] = &[
-    (Refusal::PortTaken, PORT_TAKEN),
-    (Refusal::NoSuchAddress, &["cannot assign requested address"]),
+    // Linux, macOS and Windows.
+    (
+        Refusal::NoSuchAddress,
+        &["cannot assign requested address", "can't assign requested address", "address is not valid in its context"],
+    ),
+    (Refusal::PortTaken, &["port is already allocated", "address already in use"]),
     (Refusal::Disk, &["no space left"]),
     (Refusal::AddressPools, &["available, non-overlapping", "fully subnetted", "could not find free subnet"]),
-    (Refusal::PrivilegedPort, &["privileged port", "bind: permission denied"]),
+    (Refusal::PrivilegedPort, &["privileged port", "bind: permission denied", "vmnetd"]),
     (Refusal::Firewall, &["iptables", "nftables", "no chain/target/match by that name"]),
     (Refusal::Cgroups, &["cgroup mountpoint does not exist", "no cgroup mount found", "cgroup controller"]),
     (Refusal::Architecture, &["exec format error"]),
@@ -148,10 +152,11 @@ const PHRASES: &[(Refusal, &[&str])] = &[
             "open executable: operation not permitted",
         ],
     ),
+    // Docker Desktop and OrbStack begin every message about publishing in this way. Without a known cause, the port is
+    // in use or reserved, unless Docker Desktop could not check that.
+    (Refusal::Other, &["unable to list exposed ports"]),
+    (Refusal::PortTaken, &["ports are not available"]),
 ];
-
-/// The messages of engines about a port that is in use.
-const PORT_TAKEN: &[&str] = &["port is already allocated", "address already in use", "ports are not available"];
 
 /// The cause of an engine's error message in lower case.
 fn refusal(status: u16, text: &str) -> Refusal {
@@ -226,15 +231,30 @@ mod tests {
                  0.0.0.0:1 failed: port is already allocated",
                 "Error starting userland proxy: listen tcp4 127.0.0.1:1: bind: address already in use",
                 "Ports are not available: exposing port TCP 127.0.0.1:1: forbidden by its access permissions",
+                "ports are not available: exposing port TCP 0.0.0.0:3001 -> 127.0.0.1:0: /forwards/expose returned \
+                 unexpected status: 500",
+                "Ports are not available: exposing port TCP 0.0.0.0:3000 -> 0.0.0.0:0: listen tcp4 0.0.0.0:3000: bind: \
+                 address already in use",
             ],
         );
-        expect(Refusal::NoSuchAddress, &["listen tcp4 10.0.0.7:1: bind: cannot assign requested address"]);
+        expect(
+            Refusal::NoSuchAddress,
+            &[
+                "listen tcp4 10.0.0.7:1: bind: cannot assign requested address",
+                "ports are not available: exposing port TCP 10.200.0.1:10015 -> 127.0.0.1:0: listen tcp4 \
+                 10.200.0.1:10015: bind: can't assign requested address",
+                "Ports are not available: exposing port TCP 10.0.0.7:1 -> 127.0.0.1:0: listen tcp4 10.0.0.7:1: bind: The \
+                 requested address is not valid in its context.",
+            ],
+        );
         expect(
             Refusal::PrivilegedPort,
             &[
                 "Error starting userland proxy: error while calling PortManager.AddPort(): cannot expose privileged \
                  port 80",
                 "listen tcp4 127.0.0.1:80: bind: permission denied",
+                "Ports are not available: exposing port TCP 127.0.0.1:80 -> 0.0.0.0:0: failed to connect to \
+                 /var/run/com.docker.vmnetd.sock: is vmnetd running?: connect: connection refused",
             ],
         );
         expect(
@@ -319,6 +339,8 @@ mod tests {
                 "crun: cannot stat `/run/x`: No such file or directory: OCI runtime attempted to invoke a command that was \
                  not found",
                 "crun: make `/x/merged` private: Permission denied: OCI permission denied",
+                "Ports are not available: unable to list exposed ports: Get \"http://unix/forwards/list\": context \
+                 deadline exceeded (Client.Timeout exceeded while awaiting headers)",
                 "something else",
             ],
         );
