@@ -7,7 +7,7 @@ use bollard::errors::Error as Bollard;
 use super::endpoint::{ChosenBy, Endpoint, Tried};
 use super::transport::TooLarge;
 use super::{REQUEST_TIMEOUT, platform};
-use crate::error::{Error, Refusal, chain};
+use crate::error::{Error, Refusal, chain, denied};
 use crate::model::text::excerpt;
 
 /// The reason why an engine cannot be used, with a hint.
@@ -18,7 +18,9 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
     let missing = matches!(error, Bollard::SocketNotFoundError(_)) || lower.contains("no such file");
     let mut install = None;
     let mut is_down = false;
-    let (why, hint) = if lower.contains("permission denied") {
+    let (why, hint) = if let Bollard::DockerResponseServerError { status_code: FORBIDDEN, message } = error {
+        (answer(FORBIDDEN, message), denied("request the engine's version"))
+    } else if lower.contains("permission denied") {
         (format!("permission denied for {socket}"), platform::permission(Path::new(socket)).to_string())
     } else if missing {
         is_down = true;
@@ -111,7 +113,7 @@ fn start_command(endpoint: &Endpoint) -> Option<String> {
 pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
     let (refusal, why) = match error {
         Bollard::DockerResponseServerError { status_code, message } => {
-            (refusal(*status_code, &message.to_lowercase()), excerpt(message, 400))
+            (refusal(*status_code, &message.to_lowercase()), answer(*status_code, message))
         }
         Bollard::JsonDataError { .. } | Bollard::JsonSerdeError { .. } => {
             (Refusal::Other, "the engine's answer is invalid".into())
@@ -123,6 +125,28 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
         other => (Refusal::Gone, excerpt(&chain(other), 300)),
     };
     Error::Docker { doing: doing.into(), why, refusal }
+}
+
+/// The status with which proxies and authorization plugins deny a request.
+const FORBIDDEN: u16 = 403;
+
+/// Whether a proxy or an authorization plugin denied a pull. A registry's own denial has a message.
+pub(super) fn is_denied(error: &Bollard) -> bool {
+    let Bollard::DockerResponseServerError { status_code: FORBIDDEN, message } = error else { return false };
+    has_no_text(message) || message.contains("authorization denied by plugin")
+}
+
+/// The engine's message, or the status if a proxy sent a web page or nothing.
+fn answer(status: u16, message: &str) -> String {
+    if !has_no_text(message) {
+        return excerpt(message, 400);
+    }
+    format!("the answer has status {status} and no message")
+}
+
+/// Whether an answer is a web page or empty.
+fn has_no_text(message: &str) -> bool {
+    matches!(message.trim_start().chars().next(), None | Some('<'))
 }
 
 /// Phrases of engines in lower case, with their cause. The first that a message contains decides.
@@ -187,6 +211,8 @@ fn refusal(status: u16, text: &str) -> Refusal {
         || says(&["network already exists", "network is being used", "is already paused"])
     {
         Refusal::Conflict
+    } else if status == FORBIDDEN {
+        Refusal::Denied
     } else {
         Refusal::Other
     }
@@ -211,6 +237,7 @@ fn refusal_of_program(says: impl Fn(&[&str]) -> bool) -> Option<Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::invocation::Invocation;
 
     fn expect(expected: Refusal, messages: &[&str]) {
         for message in messages {
@@ -297,6 +324,30 @@ mod tests {
             Refusal::Overwritten,
             &["copier: put: error setting permissions on \"/x/version\" to 0400: chmod /x/version: no such \
                  file or directory"],
+        );
+    }
+
+    #[test]
+    fn a_request_that_a_proxy_or_plugin_denies_is_named() {
+        let page = "<html><body><h1>403 Forbidden</h1>\nRequest forbidden by administrative rules.\n</body></html>";
+        let forbidden = |text: &str| Bollard::DockerResponseServerError { status_code: 403, message: text.into() };
+        for text in [page, "", "authorization denied by plugin opa: no"] {
+            let error = translate("create volume x", &forbidden(text));
+            assert!(matches!(error, Error::Docker { refusal: Refusal::Denied, .. }), "{text}");
+            let (message, hint) = (error.to_string(), error.hint(&Invocation::default()));
+            assert!(hint.contains("proxy") && hint.contains("plugin") && hint.contains("create volume x"), "{hint}");
+            assert!(!message.contains('<') && is_denied(&forbidden(text)), "{message}");
+        }
+        let message = translate("create volume x", &forbidden(page)).to_string();
+        assert_eq!(message, "cannot create volume x: the answer has status 403 and no message");
+        let active = translate("remove network x", &forbidden("network x has active endpoints"));
+        assert!(matches!(active, Error::Docker { refusal: Refusal::Conflict, .. }));
+        assert!(!is_denied(&forbidden("pulling from host r failed with status code [manifests 1]: 403 Forbidden")));
+        let endpoint = Endpoint::new("tcp://box:2375", ChosenBy::Option);
+        let Error::Engine { why, hint, .. } = unreachable(&endpoint, &forbidden(page)) else { panic!("it answers") };
+        assert!(
+            why == "the answer has status 403 and no message" && hint.contains("docker-socket-proxy"),
+            "{why}: {hint}"
         );
     }
 

@@ -13,6 +13,8 @@ pub(crate) mod endpoint;
 pub mod environment;
 mod errors;
 mod exec;
+#[cfg(test)]
+mod fake;
 pub(crate) mod files;
 mod forward;
 mod grafana_database;

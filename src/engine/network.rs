@@ -88,13 +88,17 @@ impl Docker {
     }
 
     /// What identifies the engine's host, also over ssh: its name, and Docker's number for the engine, which clones of a
-    /// machine share. Podman makes a new number for each request.
+    /// machine share. Podman makes a new number for each request. `None` also if a proxy denies the request, because
+    /// every command works without it.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
     pub(crate) async fn identity(&self) -> Result<Option<String>> {
         let is_podman = self.is_podman().await?;
-        let info = self.call("request the engine's properties", self.client.info()).await?;
+        let info = match self.call("request the engine's properties", self.client.info()).await {
+            Err(Error::Docker { refusal: Refusal::Denied, .. }) => return Ok(None),
+            result => result?,
+        };
         let id = info.id.filter(|_| !is_podman).unwrap_or_default();
         let name = info.name.unwrap_or_default();
         Ok(Some(format!("{id} {name}")).filter(|identity| !identity.trim().is_empty()))
@@ -263,6 +267,16 @@ pub(super) fn users(all: &[ContainerSummary], instance: &str, network: &Network)
 mod tests {
     use super::*;
     use crate::engine::endpoint::ChosenBy;
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn an_engine_behind_a_proxy_that_denies_its_properties_has_no_identity() {
+        let page = "<html><body><h1>403 Forbidden</h1></body></html>";
+        let (_folder, docker) = crate::engine::fake::engine(move |_| (403, page.into())).await;
+        assert_eq!(docker.identity().await.unwrap(), None);
+        let (_folder, docker) = crate::engine::fake::engine(|_| (500, String::new())).await;
+        assert!(docker.identity().await.is_err());
+    }
 
     #[test]
     fn rancher_desktop_is_identified_by_its_host_or_its_socket() {

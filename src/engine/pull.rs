@@ -13,6 +13,7 @@ use futures_util::{Stream, StreamExt};
 use tokio::time::Instant;
 
 use super::Docker;
+use super::errors::{is_denied, translate};
 use super::transport::{TooLarge, for_stream};
 use crate::error::{Error, PullFailure, Result};
 use crate::model::event::Event;
@@ -212,6 +213,9 @@ fn stalled(image: &ImageRef, after: Duration) -> Error {
 }
 
 fn failed(image: &ImageRef, error: &Bollard) -> Error {
+    if is_denied(error) {
+        return translate(&format!("pull {image}"), error);
+    }
     let why = match error {
         Bollard::RequestTimeoutError => return stalled(image, super::REQUEST_TIMEOUT),
         Bollard::DockerStreamError { error } => error.clone(),
@@ -345,6 +349,7 @@ const fn of_podman_without_session(_: &str) -> Option<DockerCredential> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Refusal;
     use proptest::prelude::*;
 
     #[test]
@@ -393,6 +398,17 @@ mod tests {
         ] {
             assert_eq!(classify(message), failure, "{message}");
         }
+    }
+
+    #[test]
+    fn a_pull_that_a_proxy_denies_is_no_failure_of_the_registry() {
+        let image = ImageRef::parse("influxdb:1").unwrap();
+        let failed = |message: &str| {
+            failed(&image, &Bollard::DockerResponseServerError { status_code: 403, message: message.into() })
+        };
+        let error = failed("<html><body><h1>403 Forbidden</h1></body></html>");
+        assert!(matches!(error, Error::Docker { refusal: Refusal::Denied, .. }), "{error}");
+        assert!(matches!(failed("toomanyrequests"), Error::Pull { failure: PullFailure::RateLimited, .. }));
     }
 
     fn message(id: Option<&str>, status: &str, current: i64, total: i64) -> CreateImageInfo {

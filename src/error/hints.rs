@@ -38,6 +38,7 @@ impl Error {
             Self::UpgradeUndone { rest, .. } => format!("`{rest}` continues the rollback"),
             Self::Blocked { blocker, .. } => blocker.hint.clone(),
             Self::Foreign { object, .. } => object.hint(invocation),
+            Self::Docker { refusal: Refusal::Denied, doing, .. } => denied(doing),
             Self::Docker { refusal, .. } => refusal.hint(invocation),
             Self::Raced { .. } => {
                 "another process works on the same objects: wait until it has ended, then run the same command again"
@@ -117,6 +118,7 @@ impl Refusal {
                     invocation.docker("network prune")
                 )
             }
+            Self::Denied => denied("send such requests"),
             other => other.advice().map_or_else(
                 || {
                     format!(
@@ -161,6 +163,7 @@ impl Refusal {
             | Self::Disk
             | Self::TooLarge
             | Self::AddressPools
+            | Self::Denied
             | Self::Other
             | Self::NotPaused
             | Self::Ending => return None,
@@ -219,6 +222,14 @@ impl PullFailure {
             }
         }
     }
+}
+
+/// The advice if a proxy or a plugin does not allow a request; `doing` is the attempt, in the imperative.
+pub(crate) fn denied(doing: &str) -> String {
+    format!(
+        "a proxy in front of the engine, such as docker-socket-proxy, or an authorization plugin denied the request: let \
+         it allow clipper-metrics to {doing} (docs/remote-engines.md), or select the engine itself with -H"
+    )
 }
 
 fn unreachable_registry(registry: Option<&str>) -> String {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub(crate) use self::hints::denied;
 use crate::model::address::ServerUrl;
 use crate::model::image::ImageRef;
 use crate::model::invocation::Invocation;

@@ -41,6 +41,8 @@ pub enum Refusal {
     Architecture,
     /// The image's command or user is unusable.
     Unrunnable,
+    /// A proxy in front of the engine, or an authorization plugin, does not allow the request.
+    Denied,
     /// Anything else.
     Other,
 }

@@ -58,7 +58,7 @@ pub fn roll_back(stack: &Stack, seen: &Observed, step: Option<&Step>, cause: Fai
 #[must_use]
 pub(crate) fn verdict(step: Option<&Step>, cause: FailureCause) -> Option<(UpgradeState, RollbackNeeds)> {
     use FailureCause::{Answer, Blocked, Engine, NotReady};
-    use Refusal::{Architecture, Disk, NoSuchProgram, Other, UnexpectedFile, Unrunnable};
+    use Refusal::{Architecture, Denied, Disk, NoSuchProgram, Other, UnexpectedFile, Unrunnable};
     let is_of_server = match cause {
         NotReady | Blocked(Resource::Server(Role::Grafana), BlockReason::Server) => true,
         Answer(status) => status >= 500,
@@ -83,7 +83,7 @@ pub(crate) fn verdict(step: Option<&Step>, cause: FailureCause) -> Option<(Upgra
     };
     // Without a copy of the database, the new image is not started.
     let is_untried = matches!(step, Some(Step::CopyGrafanaDatabase { .. }))
-        && (is_of_server || matches!(cause, Engine(Disk | Other)));
+        && (is_of_server || matches!(cause, Engine(Denied | Disk | Other)));
     let state = if is_refused { Some(UpgradeState::Refused) } else { is_untried.then_some(UpgradeState::Postponed) };
     let is_query = matches!(step, Some(Step::VerifyQuery { .. } | Step::ProveDashboard { .. }));
     Some((state?, if is_query { RollbackNeeds::Influxdb } else { RollbackNeeds::Engine }))
@@ -137,6 +137,7 @@ mod tests {
             (start(), Engine(Refusal::AddressPools), None),
             (start(), Engine(Refusal::Disk), None),
             (start(), Engine(Refusal::Gone), None),
+            (start(), Engine(Refusal::Denied), None),
             (start(), Engine(Refusal::Other), None),
             (wait(), Engine(Refusal::NoSuchProgram), None),
             (wait(), Engine(Refusal::Architecture), None),
@@ -155,6 +156,7 @@ mod tests {
             (Some(Step::SetHome { uid: "x".into() }), Answer(500), None),
             // It was not started, because its database could not be copied.
             (Some(copy()), Engine(Refusal::Disk), postponed),
+            (Some(copy()), Engine(Refusal::Denied), postponed),
             (Some(copy()), Engine(Refusal::Other), postponed),
             (Some(copy()), NOT_READY, postponed),
             (Some(copy()), Engine(Refusal::UnexpectedFile), refused),
