@@ -230,58 +230,81 @@ fn failed(image: &ImageRef, error: &Bollard) -> Error {
     Error::Pull { image: image.clone(), why: excerpt(&why, 300), failure }
 }
 
+/// Phrases of engines and registries in lower case, with their meaning. The first that a message contains decides.
+const PHRASES: &[(PullFailure, &[&str])] = &[
+    (
+        PullFailure::RateLimited,
+        &["toomanyrequests", "too many requests", "rate limit", "rate exceeded", "status code 429"],
+    ),
+    (PullFailure::Disk, &["no space left"]),
+    (PullFailure::Clock, &["certificate has expired or is not yet valid"]),
+    (PullFailure::PlainHttp, &["server gave http response to https client"]),
+    (PullFailure::Certificate, &["x509:", "failed to verify certificate"]),
+    (PullFailure::ProxyLogin, &["proxy authentication required", "status code 407", "407 proxy"]),
+    (
+        PullFailure::Platform,
+        &[
+            "no matching manifest for",
+            "no match for platform",
+            "no image found in manifest list",
+            "no image found in image index",
+        ],
+    ),
+    (
+        PullFailure::NotFound,
+        &[
+            "not found",
+            "manifest unknown",
+            "name unknown",
+            "denied",
+            "unauthorized",
+            "no basic auth",
+            "authentication required",
+            "token has expired",
+            "403 forbidden",
+            "403 (forbidden)",
+            "status code 403",
+            "access forbidden",
+        ],
+    ),
+    (
+        PullFailure::Cut,
+        &[
+            "unexpected eof",
+            "connection reset",
+            "short read",
+            "broken pipe",
+            "filesystem layer verification",
+            "digest did not match",
+        ],
+    ),
+    (
+        PullFailure::Unreachable,
+        &[
+            "no such host",
+            "connection refused",
+            "no route to host",
+            "i/o timeout",
+            "tls handshake timeout",
+            "server misbehaving",
+            "unreachable",
+            "deadline exceeded",
+            "client.timeout",
+            ": eof",
+            "503 service",
+            "502 bad",
+            "504 gateway",
+            "500 internal",
+        ],
+    ),
+];
+
 /// The kind of failure in the engine's message about a pull.
 #[must_use]
 pub fn classify(message: &str) -> PullFailure {
     let message = message.to_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
-    if says(&["toomanyrequests", "too many requests", "rate limit"]) {
-        PullFailure::RateLimited
-    } else if says(&["no space left"]) {
-        PullFailure::Disk
-    } else if says(&["certificate has expired or is not yet valid"]) {
-        PullFailure::Clock
-    } else if says(&["server gave http response to https client"]) {
-        PullFailure::PlainHttp
-    } else if says(&["x509:", "failed to verify certificate"]) {
-        PullFailure::Certificate
-    } else if says(&["proxy authentication required", "status code 407", "407 proxy"]) {
-        PullFailure::ProxyLogin
-    } else if says(&[
-        "no matching manifest for",
-        "no match for platform",
-        "no image found in manifest list",
-        "no image found in image index",
-    ]) {
-        PullFailure::Platform
-    } else if says(&["not found", "manifest unknown", "name unknown", "denied", "unauthorized", "no basic auth"]) {
-        PullFailure::NotFound
-    } else if says(&[
-        "unexpected eof",
-        "connection reset",
-        "short read",
-        "broken pipe",
-        "filesystem layer verification",
-        "digest did not match",
-    ]) {
-        PullFailure::Cut
-    } else if says(&[
-        "no such host",
-        "connection refused",
-        "i/o timeout",
-        "server misbehaving",
-        "unreachable",
-        "deadline exceeded",
-        "client.timeout",
-        ": eof",
-        "503 service",
-        "502 bad",
-        "500 internal",
-    ]) {
-        PullFailure::Unreachable
-    } else {
-        PullFailure::Other
-    }
+    PHRASES.iter().find(|(_, phrases)| says(phrases)).map_or(PullFailure::Other, |(failure, _)| *failure)
 }
 
 /// The time limit of a credential helper.
@@ -394,6 +417,22 @@ mod tests {
             ("no image found in image index for architecture arm64", PullFailure::Platform),
             ("happened during read: Digest did not match, expected sha256:1, got sha256:2", PullFailure::Cut),
             ("Get \"https://r:5000/v2/\": http: server gave HTTP response to HTTPS client", PullFailure::PlainHttp),
+            ("pulling from host r failed with status code [manifests 1]: 403 Forbidden", PullFailure::NotFound),
+            ("Requesting bearer token: invalid status code from registry 403 (Forbidden)", PullFailure::NotFound),
+            ("error parsing HTTP 403 response body: access forbidden", PullFailure::NotFound),
+            (
+                "no such thing: Your authorization token has expired. Reauthenticate and try again.",
+                PullFailure::NotFound,
+            ),
+            ("reading manifest 1 in r/x: authentication required", PullFailure::NotFound),
+            ("Rate exceeded", PullFailure::RateLimited),
+            ("received unexpected HTTP status: 429 Too Many Requests", PullFailure::RateLimited),
+            ("initializing source: received status code 429 from registry", PullFailure::RateLimited),
+            ("Get \"https://r/v2/\": net/http: TLS handshake timeout", PullFailure::Unreachable),
+            ("dial tcp 10.0.0.7:443: connect: no route to host", PullFailure::Unreachable),
+            ("received unexpected HTTP status: 504 Gateway Timeout", PullFailure::Unreachable),
+            // A number that is no status.
+            ("failed to register layer: 429 files, 403 links", PullFailure::Other),
             ("who knows", PullFailure::Other),
         ] {
             assert_eq!(classify(message), failure, "{message}");
