@@ -8,7 +8,7 @@ use bollard::auth::DockerCredentials;
 use bollard::errors::Error as Bollard;
 use bollard::models::CreateImageInfo;
 use bollard::query_parameters::CreateImageOptionsBuilder;
-use docker_credential::DockerCredential;
+use docker_credential::{CredentialRetrievalError, DockerCredential};
 use futures_util::{Stream, StreamExt};
 use tokio::time::Instant;
 
@@ -148,29 +148,37 @@ impl Docker {
         let report = |progress: &Progress| {
             self.listener.on(Event::Pulling { role, layers: progress.layers(), bytes: progress.bytes() });
         };
-        let is_podman = self.is_podman().await?;
-        match pull(&self.client, image, is_podman, report).await {
+        let credentials = self.credentials(image).await?;
+        match pull(&self.client, image, credentials.clone(), report).await {
             Err(Error::Pull { failure, .. }) if failure.is_passing() => {
                 self.listener.on(Event::Note(&format!("the transfer of {image} was interrupted; retrying")));
-                pull(&self.client, image, is_podman, report).await
+                pull(&self.client, image, credentials, report).await
             }
             result => result,
         }
     }
+
+    /// The credentials for a pull. If they cannot be determined, the pull is anonymous.
+    async fn credentials(&self, image: &ImageRef) -> Result<Option<DockerCredentials>> {
+        let is_podman = self.is_podman().await?;
+        Ok(credentials(image, is_podman).await.unwrap_or_else(|fault| {
+            self.listener.on(Event::Note(&format!("{fault}; {image} is pulled without an account")));
+            None
+        }))
+    }
 }
 
 /// Pulls an image once. `progress` is called after every progress.
-pub(super) async fn pull(
+async fn pull(
     docker: &bollard::Docker,
     image: &ImageRef,
-    is_podman: bool,
+    credentials: Option<DockerCredentials>,
     progress: impl FnMut(&Progress),
 ) -> Result<()> {
     let mut options = CreateImageOptionsBuilder::default().from_image(&image.name_for_pull());
     if let Some(tag) = image.tag_for_pull() {
         options = options.tag(tag);
     }
-    let credentials = credentials(image, is_podman).await;
     let (docker, bounded) = for_stream(docker);
     follow(image, bounded(docker.create_image(Some(options.build()), None, credentials)), progress).await
 }
@@ -322,51 +330,95 @@ fn other_registry(image: &ImageRef) -> Option<&str> {
     image.registry().filter(|registry| !HUB_HOSTS.contains(registry))
 }
 
-/// The credentials stored by `docker login` or `podman login` for the image's registry. Without
-/// any, the pull is anonymous.
-async fn credentials(image: &ImageRef, is_podman: bool) -> Option<DockerCredentials> {
+/// The credentials stored by `docker login` or `podman login` for the image's registry, or the reason why a credential
+/// helper did not return them.
+async fn credentials(image: &ImageRef, is_podman: bool) -> Result<Option<DockerCredentials>, String> {
     let for_lookup = other_registry(image).map(String::from);
     let server = for_lookup.as_deref().unwrap_or(DOCKER_HUB).to_string();
     // A helper is a separate process, which may wait for an answer that never comes.
     let lookup = tokio::task::spawn_blocking(move || stored_credential(for_lookup.as_deref(), is_podman));
-    let found = tokio::time::timeout(HELPER_TIMEOUT, lookup).await.ok()?;
-    let (username, password, identitytoken) = match found.ok()?? {
-        DockerCredential::IdentityToken(token) => (None, None, Some(token)),
-        DockerCredential::UsernamePassword(user, password) => (Some(user), Some(password), None),
+    let Ok(found) = tokio::time::timeout(HELPER_TIMEOUT, lookup).await else {
+        return Err(format!("the credential helper for {server} did not answer within {}s", HELPER_TIMEOUT.as_secs()));
     };
-    Some(DockerCredentials {
+    let (username, password, identitytoken) = match found.unwrap_or(Ok(None))? {
+        None => return Ok(None),
+        Some(DockerCredential::IdentityToken(token)) => (None, None, Some(token)),
+        Some(DockerCredential::UsernamePassword(user, password)) => (Some(user), Some(password), None),
+    };
+    Ok(Some(DockerCredentials {
         username,
         password,
         identitytoken,
         serveraddress: Some(server),
         ..DockerCredentials::default()
-    })
+    }))
 }
 
 /// The stored credential for a registry, or for Docker Hub if `registry` is `None`. Podman reads
 /// its own files before Docker's (containers-auth.json(5)).
-fn stored_credential(registry: Option<&str>, is_podman: bool) -> Option<DockerCredential> {
-    let own = || {
-        let registry = registry.unwrap_or(PODMAN_HUB);
-        docker_credential::get_podman_credential(registry).ok().or_else(|| of_podman_without_session(registry))
-    };
-    let of_podman = if is_podman { own() } else { None };
-    of_podman.or_else(|| docker_credential::get_credential(registry.unwrap_or(DOCKER_HUB)).ok())
+fn stored_credential(registry: Option<&str>, is_podman: bool) -> Result<Option<DockerCredential>, String> {
+    let (docker, podman) = (registry.unwrap_or(DOCKER_HUB), registry.unwrap_or(PODMAN_HUB));
+    let of_podman: [CredentialPlace<'_>; 2] =
+        [(podman, docker_credential::get_podman_credential), (podman, of_podman_without_session)];
+    let of_docker: CredentialPlace<'_> = (docker, docker_credential::get_credential);
+    let places = of_podman.into_iter().filter(|_| is_podman).chain([of_docker]);
+    first(places.map(|(server, look)| look(server).map_err(|error| helper_fault(server, &error))))
+}
+
+type Lookup = Result<DockerCredential, CredentialRetrievalError>;
+/// A registry's key in a file, and the function that reads that file.
+type CredentialPlace<'a> = (&'a str, fn(&str) -> Lookup);
+
+/// The first credential found, or else the first failure of a helper.
+fn first(
+    lookups: impl Iterator<Item = Result<DockerCredential, Option<String>>>,
+) -> Result<Option<DockerCredential>, String> {
+    let mut fault = None;
+    for lookup in lookups {
+        match lookup {
+            Ok(found) => return Ok(Some(found)),
+            Err(why) => fault = fault.or(why),
+        }
+    }
+    fault.map_or(Ok(None), Err)
+}
+
+/// The failure of a credential helper; `None` if there is no helper, or if it has no credential for the server. The
+/// helper's output may contain a secret.
+fn helper_fault(server: &str, error: &CredentialRetrievalError) -> Option<String> {
+    match error {
+        // As the protocol of these programs requires.
+        CredentialRetrievalError::HelperFailure { stdout, .. } if stdout.contains("credentials not found") => None,
+        CredentialRetrievalError::HelperFailure { helper, .. } => Some(format!(
+            "the credential helper {helper} failed for {server} (`echo {server} | {helper} get` shows its error)"
+        )),
+        CredentialRetrievalError::HelperCommunicationError => Some(format!(
+            "the credential helper for {server} could not be run (see `credsStore` and `credHelpers` in Docker's \
+             config.json)"
+        )),
+        CredentialRetrievalError::MalformedHelperResponse => {
+            Some(format!("the answer of the credential helper for {server} is invalid"))
+        }
+        _ => None,
+    }
 }
 
 /// Without XDG_RUNTIME_DIR, as for root and in cron, Podman's file is in a folder named after the
 /// user's id, which `docker_credential` does not support.
 #[cfg(target_os = "linux")]
-fn of_podman_without_session(registry: &str) -> Option<DockerCredential> {
+fn of_podman_without_session(registry: &str) -> Lookup {
     use std::os::unix::fs::MetadataExt as _;
-    let user = std::fs::metadata("/proc/self").ok()?.uid();
-    let file = std::fs::File::open(format!("/run/containers/{user}/auth.json")).ok()?;
-    docker_credential::get_credential_from_reader(file, registry).ok()
+    let user = std::fs::metadata("/proc/self").map_err(|_| CredentialRetrievalError::ConfigNotFound)?.uid();
+    let file = std::fs::File::open(format!("/run/containers/{user}/auth.json"));
+    docker_credential::get_credential_from_reader(
+        file.map_err(|_| CredentialRetrievalError::ConfigReadError)?,
+        registry,
+    )
 }
 
 #[cfg(not(target_os = "linux"))]
-const fn of_podman_without_session(_: &str) -> Option<DockerCredential> {
-    None
+const fn of_podman_without_session(_: &str) -> Lookup {
+    Err(CredentialRetrievalError::ConfigNotFound)
 }
 
 #[cfg(test)]
@@ -386,6 +438,29 @@ mod tests {
         ] {
             assert_eq!(other_registry(&ImageRef::parse(image).unwrap()), registry, "{image}");
         }
+    }
+
+    #[test]
+    fn the_failure_of_a_credential_helper_is_reported_unless_another_place_has_a_credential() {
+        use CredentialRetrievalError::{HelperCommunicationError, HelperFailure, NoCredentialConfigured};
+        let failure = |stdout: &str| HelperFailure {
+            helper: "docker-credential-pass".into(),
+            stdout: stdout.into(),
+            stderr: String::new(),
+        };
+        let fault = |error| helper_fault("r.example", &error);
+        let failed = fault(failure("exit status 2: the store is locked, SECRET")).unwrap();
+        assert!(failed.contains("`echo r.example | docker-credential-pass get`"), "{failed}");
+        assert!(!failed.contains("SECRET"), "{failed}");
+        assert_eq!(fault(failure("credentials not found in native keychain\n")), None);
+        assert_eq!(fault(NoCredentialConfigured), None);
+        assert!(fault(HelperCommunicationError).is_some());
+
+        let found = || DockerCredential::IdentityToken("t".into());
+        let first = |lookups: Vec<Result<DockerCredential, Option<String>>>| first(lookups.into_iter());
+        assert_eq!(first(vec![Err(Some("a".into())), Ok(found())]), Ok(Some(found())));
+        assert_eq!(first(vec![Err(None), Err(Some("a".into())), Err(Some("b".into()))]), Err("a".into()));
+        assert_eq!(first(vec![Err(None)]), Ok(None));
     }
 
     #[test]
