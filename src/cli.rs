@@ -467,6 +467,8 @@ mod tests {
             ),
             ("down --yes --volumes", "`clipper-metrics down --volumes --yes` finishes it"),
             ("down", "`clipper-metrics down` finishes it"),
+            ("down --host=", "`clipper-metrics down` finishes it"),
+            ("down --context=", "`clipper-metrics down` finishes it"),
             (
                 "up --grafana-port 3001 --name a --context c",
                 "`clipper-metrics down --name a --context c` removes the instance",

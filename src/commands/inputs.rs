@@ -116,7 +116,7 @@ pub(crate) fn invocation(context: &Context<'_>) -> Invocation {
 
 /// The options that select the engine in suggested commands: as typed, unless the environment chose it.
 pub(super) fn engine_options(options: &Options, endpoint: Option<&Endpoint>) -> String {
-    match (&options.host, &options.context, endpoint) {
+    match (options.host(), options.context(), endpoint) {
         // With `DOCKER_HOST`, the context `default` means that variable.
         (_, _, Some(endpoint)) if !endpoint.chosen_by.is_option() => endpoint.options(),
         (Some(host), ..) => typed_option("-H", host),

@@ -46,7 +46,7 @@ impl<'a> Context<'a> {
     /// # Errors
     /// [`Error::Usage`](crate::error::Error::Usage) if they are wrong.
     fn endpoint(&self) -> Result<Endpoint> {
-        choice::resolve(self.options.host.as_deref(), self.options.context.as_deref(), self.environment)
+        choice::resolve(self.options.host(), self.options.context(), self.environment)
     }
 
     /// Records the engine of this run.
@@ -73,5 +73,25 @@ impl<'a> Context<'a> {
     /// The format of the result.
     fn format(&self) -> OutputFormat {
         terminal::style(self.options, self.environment).format
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_option_selects_no_engine() {
+        let environment = Environment::from([("DOCKER_HOST".to_string(), "unix:///h".to_string())]);
+        let resolved = |host: Option<&str>, context: Option<&str>| {
+            let options =
+                Options { host: host.map(String::from), context: context.map(String::from), ..Options::default() };
+            let context = Context::new(&options, &environment, crate::output::choose(terminal::json_style()));
+            (context.endpoint().unwrap().host, inputs::engine_options(&options, context.endpoint().ok().as_ref()))
+        };
+        let by_variable = ("unix:///h".to_string(), " -H unix:///h".to_string());
+        assert_eq!(resolved(Some(""), None), by_variable);
+        assert_eq!(resolved(None, Some("")), by_variable);
+        assert_eq!(resolved(Some("/o"), Some("")), ("unix:///o".to_string(), " -H /o".to_string()));
     }
 }

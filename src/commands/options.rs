@@ -31,6 +31,18 @@ pub struct Options {
     pub(crate) color: Option<Color>,
 }
 
+impl Options {
+    /// The engine to use. As in `docker`, an empty one counts as not supplied.
+    pub(crate) fn host(&self) -> Option<&str> {
+        self.host.as_deref().filter(|host| !host.is_empty())
+    }
+
+    /// The Docker context to use. As in `docker`, an empty one counts as not supplied.
+    pub(crate) fn context(&self) -> Option<&str> {
+        self.context.as_deref().filter(|context| !context.is_empty())
+    }
+}
+
 /// The settings that the command line supplies. An empty value removes a remembered one.
 #[derive(Debug, Default, Clone)]
 pub struct GivenSettings(pub Values);

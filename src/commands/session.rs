@@ -80,7 +80,7 @@ pub(super) async fn open_for_containers(
             (opened, is_unreachable)
         }
         // Docker's own configuration may name an engine that does not exist. An engine in an option must exist.
-        Err(error) => (Err(error), context.options.host.is_none() && context.options.context.is_none()),
+        Err(error) => (Err(error), context.options.host().is_none() && context.options.context().is_none()),
     };
     match opened {
         Err(error) if may_be_missing && inputs.needs_no_engine() && !needs_engine => {

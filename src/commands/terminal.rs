@@ -44,7 +44,7 @@ pub(crate) fn style(options: &Options, environment: &Environment) -> Style {
 pub(crate) fn check(options: &Options, is_status: bool, style: Style, environment: &Environment) -> Result<()> {
     environment.expect_text(TABLE.iter().flat_map(Key::variables))?;
     // The parser compares only options on one side of the command's name.
-    if options.host.is_some() && options.context.is_some() {
+    if options.host().is_some() && options.context().is_some() {
         return Err(Error::usage("--host and --context select two engines", "omit one of them"));
     }
     let key = Setting::Output.key();
