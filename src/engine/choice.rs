@@ -78,6 +78,8 @@ struct ContextEndpoints {
 #[serde(rename_all = "PascalCase")]
 struct ContextEndpoint {
     host: Option<String>,
+    #[serde(default, rename = "SkipTLSVerify")]
+    skip_tls_verify: bool,
 }
 
 /// Completes short forms of an address: `/path`, `host:port`, `host`, `:port`, `unix://`.
@@ -137,14 +139,32 @@ fn from_context(name: &str, chosen_by: fn(String) -> ChosenBy, environment: &Env
         if meta.name != name {
             continue;
         }
-        let host = meta.endpoints.docker.and_then(|docker| docker.host).filter(|host| !host.is_empty());
-        let host = host.ok_or_else(|| unknown("that context has no Docker endpoint"))?;
+        let found = meta.endpoints.docker.and_then(|docker| Some((docker.host?, docker.skip_tls_verify)));
+        let (host, skips_verification) =
+            found.filter(|(host, _)| !host.is_empty()).ok_or_else(|| unknown("that context has no Docker endpoint"))?;
         let tls = contexts.join("tls").join(entry.file_name()).join("docker");
-        let wants_tls = ["ca.pem", "cert.pem", "key.pem"].iter().any(|name| tls.join(name).exists());
-        let certificates = wants_tls.then_some(tls);
-        return Ok(Endpoint { certificates, ..Endpoint::new(&host, chosen_by) });
+        // Without access to the files, TLS is used, and reading them fails.
+        let exists = |name: &&str| tls.join(name).try_exists().unwrap_or(true);
+        let wants_tls = ["ca.pem", "cert.pem", "key.pem"].iter().any(exists);
+        let endpoint = Endpoint { certificates: wants_tls.then_some(tls), ..Endpoint::new(&host, chosen_by) };
+        return if skips_verification { verifiable(endpoint) } else { Ok(endpoint) };
     }
     Err(unknown("that Docker context does not exist"))
+}
+
+/// Checks that a context that skips the verification of certificates uses none.
+fn verifiable(endpoint: Endpoint) -> Result<Endpoint> {
+    let is_tcp = ["tcp://", "http://", "https://"].iter().any(|scheme| endpoint.host.starts_with(scheme));
+    match endpoint.certificates_command() {
+        Some(command) if is_tcp => Err(Error::usage(
+            format!(
+                "cannot use {}: it sets SkipTLSVerify, but clipper-metrics always verifies the engine's certificate",
+                excerpt(&endpoint.chosen_by.to_string(), 80)
+            ),
+            format!("`{command}` verifies it with the certificate of its authority; -H selects an engine directly"),
+        )),
+        _ => Ok(endpoint),
+    }
 }
 
 #[cfg(test)]
@@ -184,6 +204,25 @@ mod tests {
         let named = resolve(None, Some("default"), &without).unwrap();
         assert_eq!((named.host.as_str(), named.chosen_by.is_this_run()), (DEFAULT, true));
         assert_eq!(named.docker_command("ps"), "docker --context default ps");
+    }
+
+    #[test]
+    fn a_context_that_skips_the_verification_of_certificates_is_refused() {
+        let with = |host: &str| {
+            let folder = with_context("far", host);
+            let json = serde_json::json!({
+                "Name": "far", "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": true}}
+            });
+            std::fs::write(folder.path().join("contexts/meta/abc/meta.json"), json.to_string()).unwrap();
+            resolve(None, None, &environment(&[("DOCKER_CONFIG", folder.path().to_str().unwrap())]))
+        };
+        let error = with("tcp://far:2376").unwrap_err();
+        let hint = error.hint(&crate::model::invocation::Invocation::default());
+        assert!(error.to_string().contains("SkipTLSVerify"), "{error}");
+        assert!(hint.contains("`docker context update far --docker host=tcp://far:2376,ca=ca.pem,"), "{hint}");
+        assert!(!hint.contains("DOCKER_"), "{hint}");
+        // Docker uses TLS for no other address.
+        assert!(with("ssh://far").is_ok());
     }
 
     #[test]

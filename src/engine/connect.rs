@@ -33,7 +33,7 @@ impl Docker {
         let over_ssh = ssh.as_ref().map(ssh::Ssh::client);
         #[cfg(not(unix))]
         let over_ssh = None;
-        let client = over_ssh.unwrap_or_else(|| client(&endpoint.host, endpoint.certificates.as_deref()));
+        let client = over_ssh.unwrap_or_else(|| client(&endpoint));
         let client = client.map_err(|error| unreachable(&endpoint, &error))?;
         let client = client.with_request_modifier(transport::url_safe_credentials);
         Ok(Self {
@@ -150,10 +150,11 @@ fn engine_kind(version: &SystemVersion, is_here: bool) -> EngineKind {
 }
 
 /// The connection for an address.
-fn client(host: &str, certificates: Option<&std::path::Path>) -> Result<bollard::Docker, Bollard> {
+fn client(endpoint: &Endpoint) -> Result<bollard::Docker, Bollard> {
+    let host = endpoint.host.as_str();
     let (scheme, address) = host.split_once("://").unwrap_or_default();
     let authority = address.split('/').next().unwrap_or_default();
-    match (scheme, certificates) {
+    match (scheme, endpoint.certificates.as_deref()) {
         #[cfg(unix)]
         ("unix", _) => transport::over_socket(std::path::Path::new(address), 0),
         #[cfg(windows)]
@@ -162,7 +163,9 @@ fn client(host: &str, certificates: Option<&std::path::Path>) -> Result<bollard:
             super::REQUEST_TIMEOUT.as_secs(),
             bollard::API_DEFAULT_VERSION,
         ),
-        ("tcp" | "https", Some(folder)) => transport::over_tls(authority, folder),
+        ("tcp" | "https", Some(folder)) => {
+            transport::over_tls(authority, folder, endpoint.chosen_by.context().is_some())
+        }
         ("tcp" | "http", None) => transport::over_tcp(authority),
         _ => Err(Bollard::UnsupportedURISchemeError { uri: host.into() }),
     }

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use crate::model::invocation::{Invocation, typed_option};
+use crate::model::invocation::{Invocation, shell_word, typed_option};
 
 pub(super) const DEFAULT: &str = "unix:///var/run/docker.sock";
 
@@ -13,7 +13,7 @@ pub(super) const DEFAULT: &str = "unix:///var/run/docker.sock";
 pub(crate) struct Endpoint {
     /// The address in the format of `DOCKER_HOST`.
     pub(crate) host: String,
-    /// A folder with `ca.pem`, `cert.pem` and `key.pem`, if TLS is used.
+    /// A folder with `ca.pem`, `cert.pem` and `key.pem`, if TLS is used. A context needs none of these files.
     pub(crate) certificates: Option<PathBuf>,
     /// The origin of the choice.
     pub(crate) chosen_by: ChosenBy,
@@ -69,6 +69,14 @@ impl ChosenBy {
     pub(crate) fn is_this_run(&self) -> bool {
         matches!(self, Self::Option | Self::Variable | Self::ContextOption(_) | Self::ContextVariable(_))
     }
+
+    /// The name of the context that contains it.
+    pub(super) fn context(&self) -> Option<&str> {
+        match self {
+            Self::ContextOption(name) | Self::ContextVariable(name) | Self::CurrentContext(name) => Some(name),
+            Self::Option | Self::Variable | Self::Default | Self::Found(_) => None,
+        }
+    }
 }
 
 impl Display for ChosenBy {
@@ -117,6 +125,17 @@ impl Endpoint {
     /// A command of the engine's own client, for the same engine.
     pub(super) fn docker_command(&self, arguments: &str) -> String {
         Invocation::new(Vec::new(), self.options()).docker(arguments)
+    }
+
+    /// The command that gives its context other certificates; `None` if no context contains it.
+    pub(super) fn certificates_command(&self) -> Option<String> {
+        let files = |name| format!("{},ca=ca.pem,cert=cert.pem,key=key.pem", self.update_command(name));
+        self.chosen_by.context().map(files)
+    }
+
+    /// The command that changes a context, up to the end of the address. Without certificates, it removes them.
+    pub(super) fn update_command(&self, context: &str) -> String {
+        format!("docker context update {} --docker host={}", shell_word(context), shell_word(&self.host))
     }
 
     /// Whether no engine was chosen and one was found at a socket other than the default one.

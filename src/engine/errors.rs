@@ -58,38 +58,48 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
     Error::Engine { endpoint: endpoint.to_string(), why, hint, install, is_down }
 }
 
-/// The TLS problem, if that is the cause of an error.
+/// The TLS problem, if that is the cause of an error. Variables do not change a context.
 fn tls_fault(endpoint: &Endpoint, message: &str) -> Option<(String, String)> {
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
+    let command = endpoint.certificates_command();
+    let add = command.map(|command| format!("`{command}` adds certificates to the context"));
     let Some(folder) = &endpoint.certificates else {
         let is_tcp = ["tcp://", "http://"].iter().any(|scheme| endpoint.host.starts_with(scheme));
         // A TLS server answers plain HTTP with bytes that are not HTTP, or by closing the connection.
         let is_no_http = says(&["invalid HTTP", "connection closed before", "HTTPS server", "IncompleteMessage"]);
-        return (is_tcp && is_no_http).then(|| {
-            (
-                "it does not answer in plain HTTP, so it may require TLS".to_string(),
-                "set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to a folder with ca.pem, cert.pem and key.pem"
-                    .to_string(),
-            )
-        });
+        let by_variables =
+            "set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to a folder with ca.pem, cert.pem and key.pem";
+        let why = "it does not answer in plain HTTP, so it may require TLS".to_string();
+        return (is_tcp && is_no_http).then(|| (why, add.unwrap_or_else(|| by_variables.into())));
     };
+    let has_authority = endpoint.chosen_by.context().is_none() || folder.join("ca.pem").exists();
     let folder = folder.display();
     let certificate = message.split("invalid peer certificate: ").nth(1);
     if let Some(why) = certificate {
         let why = format!("its certificate is not accepted ({})", excerpt(why, 120));
-        return Some((why, format!("check {folder}/ca.pem, and the certificate's dates and names")));
+        let hint = match add.filter(|_| !has_authority) {
+            Some(add) => format!("the context has no CA certificate, so the system's are used: {add}"),
+            None => format!("check {folder}/ca.pem, and the certificate's dates and names"),
+        };
+        return Some((why, hint));
     }
     if says(&["received fatal alert"]) {
         let why = "it rejected the client certificate".to_string();
         return Some((why, format!("check {folder}/cert.pem and {folder}/key.pem")));
     }
     if says(&["corrupt message", "InvalidContentType", "InvalidMessage"]) {
-        return Some(("it does not use TLS".to_string(), "unset DOCKER_TLS_VERIFY, or use its TLS port".to_string()));
+        let hint = match endpoint.chosen_by.context() {
+            Some(name) => {
+                format!("use its TLS port, or remove the context's certificates: `{}`", endpoint.update_command(name))
+            }
+            None => "unset DOCKER_TLS_VERIFY, or use its TLS port".into(),
+        };
+        return Some(("it does not use TLS".to_string(), hint));
     }
     says(&["ca.pem", "cert.pem", "key.pem", "CertPath", "ertificate"]).then(|| {
         (
             format!("the certificates in {folder} cannot be used: {}", excerpt(message, 200)),
-            "set DOCKER_CERT_PATH to a folder with ca.pem, cert.pem and key.pem".to_string(),
+            add.unwrap_or_else(|| "set DOCKER_CERT_PATH to a folder with ca.pem, cert.pem and key.pem".into()),
         )
     })
 }
@@ -244,6 +254,28 @@ mod tests {
             let error = Bollard::DockerResponseServerError { status_code: 500, message: (*message).into() };
             let Error::Docker { refusal, .. } = translate("start", &error) else { panic!("{message}") };
             assert_eq!(refusal, expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn no_variable_is_suggested_for_the_certificates_of_a_context() {
+        let folder = tempfile::tempdir().unwrap();
+        let hint = |chosen_by, has_certificates: bool, message: &str| {
+            let certificates = has_certificates.then(|| folder.path().to_path_buf());
+            let endpoint = Endpoint { certificates, ..Endpoint::new("tcp://far:2376", chosen_by) };
+            tls_fault(&endpoint, message).unwrap().1
+        };
+        let update = "`docker context update far --docker host=tcp://far:2376";
+        for (has_certificates, message) in [
+            (false, "invalid HTTP version parsed"),
+            (true, "invalid peer certificate: UnknownIssuer"),
+            (true, "received corrupt message of type InvalidContentType"),
+            (true, "Could not find cert.pem"),
+        ] {
+            let of_context = hint(ChosenBy::CurrentContext("far".into()), has_certificates, message);
+            assert!(of_context.contains(update) && !of_context.contains("DOCKER_"), "{message}: {of_context}");
+            let of_variable = hint(ChosenBy::Variable, has_certificates, message);
+            assert!(!of_variable.contains("context"), "{message}: {of_variable}");
         }
     }
 

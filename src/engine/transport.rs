@@ -17,7 +17,7 @@ use bollard::BollardRequest;
 use bollard::errors::Error as Bollard;
 use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt as _};
-use hyper_rustls::HttpsConnector;
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -236,9 +236,9 @@ pub(super) fn over_tcp(address: &str) -> Result<bollard::Docker, Bollard> {
     client(EngineTarget::Network(address.into()), &format!("http://{address}"), IDLE)
 }
 
-/// A client for an engine at a host and port over TLS, with the certificates in a folder. As in the
-/// engine's own client, only authorities in that folder are trusted.
-pub(super) fn over_tls(address: &str, folder: &Path) -> Result<bollard::Docker, Bollard> {
+/// A client for an engine at a host and port over TLS, with the certificates in a folder. As in the engine's own
+/// client, only authorities in that folder are trusted, or, for a context without any, those of the system.
+pub(super) fn over_tls(address: &str, folder: &Path, is_context: bool) -> Result<bollard::Docker, Bollard> {
     let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| folder.join(name));
     let unreadable = |path: &Path| Bollard::CertPathError { path: path.into() };
     let unusable = |path: &Path| Bollard::CertParseError { path: path.into() };
@@ -246,9 +246,14 @@ pub(super) fn over_tls(address: &str, folder: &Path) -> Result<bollard::Docker, 
         let text = std::fs::read(path).map_err(|_| unreadable(path))?;
         CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(|_| unusable(path))
     };
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(certificates(&ca)?);
-    let builder = rustls::ClientConfig::builder().with_root_certificates(roots);
+    let builder = rustls::ClientConfig::builder();
+    let builder = if is_context && matches!(ca.try_exists(), Ok(false)) {
+        builder.with_native_roots()?
+    } else {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add_parsable_certificates(certificates(&ca)?);
+        builder.with_root_certificates(roots)
+    };
     let config = if cert.exists() || key.exists() {
         let text = std::fs::read(&key).map_err(|_| unreadable(&key))?;
         let own_key = PrivateKeyDer::from_pem_slice(&text).map_err(|_| unusable(&key))?;
@@ -336,6 +341,17 @@ mod tests {
 
     fn endless(begin: &'static [u8]) -> (tempfile::TempDir, bollard::Docker) {
         engine(begin, vec![b'a'; 64 << 10], usize::MAX)
+    }
+
+    #[test]
+    fn only_a_context_may_rely_on_the_authorities_of_the_system() {
+        crate::http::install_crypto_provider();
+        let folder = tempfile::tempdir().unwrap();
+        let lacks_ca = |is_context| match over_tls("far:2376", folder.path(), is_context) {
+            Err(Bollard::CertPathError { path }) => path.ends_with("ca.pem"),
+            _ => false,
+        };
+        assert_eq!([lacks_ca(false), lacks_ca(true)], [true, false]);
     }
 
     #[test]
