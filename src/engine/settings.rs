@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{Volume as EngineVolume, VolumeCreateRequest};
-use bollard::query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptions};
+use bollard::query_parameters::ListVolumesOptionsBuilder;
 
 use super::{Docker, labels};
 use crate::error::{Error, Result};
@@ -38,7 +38,8 @@ impl Docker {
     /// kept, and with `keeps_retention` also the stored retention period.
     ///
     /// # Errors
-    /// [`Error::Docker`] if the engine returns an error.
+    /// [`Error::Foreign`] if another owner's container uses the previous copy, [`Error::Docker`] if the engine returns an
+    /// error.
     pub(crate) async fn save_settings(
         &self,
         instance: &str,
@@ -131,7 +132,7 @@ impl Docker {
                 }
             }
             for older in stored.numbers.into_iter().filter(|older| *older < number) {
-                self.remove_settings_volume(instance, older).await?;
+                self.delete_volume(instance, &self::name(instance, older)).await?;
             }
             return Ok(());
         }
@@ -142,18 +143,12 @@ impl Docker {
     /// last one left.
     ///
     /// # Errors
-    /// [`Error::Docker`] if the engine returns an error.
+    /// [`Error::Foreign`] if another owner's container uses one, [`Error::Docker`] if the engine returns an error.
     pub(crate) async fn remove_settings(&self, instance: &str) -> Result<()> {
         for number in self.stored_settings(instance).await?.numbers {
-            self.remove_settings_volume(instance, number).await?;
+            self.delete_volume(instance, &name(instance, number)).await?;
         }
         Ok(())
-    }
-
-    async fn remove_settings_volume(&self, instance: &str, number: u64) -> Result<()> {
-        let name = name(instance, number);
-        let request = self.client.remove_volume(&name, None::<RemoveVolumeOptions>);
-        self.find(&format!("remove volume {name}"), request).await.map(drop)
     }
 }
 
@@ -241,6 +236,38 @@ mod tests {
         assert_eq!(expect_replaceable(&stored(Some(other.clone())), &own, Some(&other)), Ok(()));
         for (restore, replaced) in [(Some(other.clone()), None), (Some(third), Some(&other)), (None, Some(&other))] {
             assert!(expect_replaceable(&stored(restore), &own, replaced).is_err());
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_container_that_prevents_the_removal_of_settings_is_named() {
+        let volume = |number| {
+            let values = [("database".to_string(), Remembered { value: "d".into(), from_file: false })].into();
+            let labels = labels::of_settings("x", &values, None, None);
+            serde_json::json!({
+                "Name": name("x", number), "Driver": "local", "Mountpoint": "/", "Labels": labels, "Scope": "local",
+                "Options": {}
+            })
+        };
+        let volumes = serde_json::json!({"Volumes": [volume(1), volume(2)]}).to_string();
+        let containers = serde_json::json!([{
+            "Id": "1", "Names": ["/backup"], "State": "exited", "Mounts": [{"Type": "volume", "Name": name("x", 1)}]
+        }]);
+        let containers = containers.to_string();
+        let answer = move |request: &str| match request {
+            delete if delete.starts_with("DELETE") => (409, r#"{"message": "volume is in use - [1]"}"#.into()),
+            list if list.contains("/volumes?") => (200, volumes.clone()),
+            _ => (200, containers.clone()),
+        };
+        let (_folder, docker) = crate::engine::fake::engine(answer).await;
+        let values = docker.stored_settings("x").await.unwrap().values.unwrap();
+        for result in [docker.remove_settings("x").await, docker.save_settings("x", &values, false).await] {
+            let error = result.unwrap_err();
+            assert_eq!(error.to_string(), "cannot delete volume x-settings-1: container backup uses it");
+            assert!(
+                error.hint(&crate::model::invocation::Invocation::default()).contains("`docker rm --force backup`")
+            );
         }
     }
 

@@ -80,11 +80,15 @@ impl Docker {
         if !matches!(self.volume(instance, role).await?, VolumeState::Ours { .. }) {
             return Ok(());
         }
-        let name = role.object_name(instance);
-        let request = self.client.remove_volume(&name, None::<RemoveVolumeOptions>);
+        self.delete_volume(instance, &role.object_name(instance)).await
+    }
+
+    /// Deletes a volume that the caller knows to be the instance's, if it exists. The error names other users of it.
+    pub(super) async fn delete_volume(&self, instance: &str, name: &str) -> Result<()> {
+        let request = self.client.remove_volume(name, None::<RemoveVolumeOptions>);
         match self.find(&format!("delete volume {name}"), request).await {
             Err(error @ Error::Docker { refusal: Refusal::Conflict, .. }) => {
-                Err(self.users_of(instance, &name).await?.unwrap_or(error))
+                Err(self.users_of(instance, name).await?.unwrap_or(error))
             }
             result => result.map(drop),
         }
