@@ -12,7 +12,12 @@ use crate::model::text::excerpt;
 
 /// The reason why an engine cannot be used, with a hint.
 pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
-    let message = chain(error);
+    let message = match error {
+        Bollard::DockerResponseServerError { status_code, message } if has_no_text(message) => {
+            answer(*status_code, message)
+        }
+        other => chain(other),
+    };
     let lower = message.to_lowercase();
     let socket = endpoint.host.trim_start_matches("unix://");
     let missing = matches!(error, Bollard::SocketNotFoundError(_)) || lower.contains("no such file");
