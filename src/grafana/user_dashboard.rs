@@ -311,8 +311,8 @@ fn needs(dashboard: &DashboardModel, notes: &mut Vec<String>) -> Vec<Need> {
 fn flux_note(by: &str, source: Option<&DataSourceRef>) -> Option<String> {
     (DataSourceRef::uid_of(source) == PLACEHOLDER).then(|| {
         format!(
-            "{by} is written in Flux, which InfluxDB 1 does not support for Clipper's data source: rewrite its query in \
-             InfluxQL"
+            "{by} is written in Flux, which InfluxDB 1 does not support for Clipper's data source: rewrite its query \
+             in InfluxQL"
         )
     })
 }

@@ -430,7 +430,7 @@ impl Pattern {
         // A browser expects the flags in this order.
         let mut known = "gimys".chars();
         if !flags.chars().all(|flag| known.any(|one| one == flag)) {
-            return Err(failed(&format!("it has the flags {flags:?}")));
+            return Err(failed(&format!("Grafana does not accept its flags {flags:?}")));
         }
         let inline = flags.replace(['g', 'y'], "");
         let inner = if inline.is_empty() { inner.to_string() } else { format!("(?{inline}){inner}") };
