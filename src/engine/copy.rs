@@ -5,7 +5,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bollard::query_parameters::{DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder};
-use futures_util::{StreamExt as _, stream};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::watch;
 
@@ -93,32 +94,14 @@ impl Docker {
         chunks: Receiver<io::Result<Vec<u8>>>,
     ) -> Result<()> {
         let options = UploadToContainerOptionsBuilder::default().path(path).copy_uidgid("false").build();
-        let (beat, mut beats) = watch::channel(());
-        let body = stream::unfold((chunks, beat), |(mut chunks, beat)| async {
-            let chunk = chunks.recv().await?;
-            beat.send_replace(());
-            Some((chunk.map(Into::into), (chunks, beat)))
-        });
         // The engine answers after unpacking everything, so its answer may take longer than others.
         let client = self.client.clone().with_timeout(COMMAND_TIMEOUT);
-        let mut upload = pin!(client.upload_to_container(container, Some(options), bollard::body_try_stream(body)));
-        let mut is_sent = false;
-        loop {
-            let moves = async {
-                tokio::select! {
-                    result = &mut upload => Some(result),
-                    beat = beats.changed(), if !is_sent => {
-                        is_sent = beat.is_err();
-                        None
-                    }
-                }
-            };
-            match tokio::time::timeout(STALL_TIMEOUT, moves).await {
-                Ok(Some(result)) => return result.map_err(|error| super::errors::translate(doing, &error)),
-                Ok(None) => {}
-                Err(_) => return Err(stalled(doing)),
-            }
-        }
+        let upload = async |body: ChunkStream| {
+            let body = bollard::body_try_stream(body.map_ok(Into::into));
+            client.upload_to_container(container, Some(options), body).await
+        };
+        let result = pass(chunks, upload).await.ok_or_else(|| stalled(doing))?;
+        result.map_err(|error| super::errors::translate(doing, &error))
     }
 
     /// The user and group that read the container's files.
@@ -140,7 +123,80 @@ impl Docker {
     }
 }
 
+type ChunkStream = BoxStream<'static, io::Result<Vec<u8>>>;
+
+/// Passes chunks to `upload` as a stream; `None` if it neither ends nor takes a chunk for too long. It begins with the
+/// first chunk, for which the reader may have to skip most of an archive.
+async fn pass<T>(mut chunks: Receiver<io::Result<Vec<u8>>>, upload: impl AsyncFnOnce(ChunkStream) -> T) -> Option<T> {
+    let first = chunks.recv().await;
+    let (beat, mut beats) = watch::channel(());
+    let rest = stream::unfold((chunks, beat), |(mut chunks, beat)| async {
+        let chunk = chunks.recv().await?;
+        beat.send_replace(());
+        Some((chunk, (chunks, beat)))
+    });
+    let mut upload = pin!(upload(stream::iter(first).chain(rest).boxed()));
+    let mut is_sent = false;
+    loop {
+        let moves = async {
+            tokio::select! {
+                result = &mut upload => Some(result),
+                beat = beats.changed(), if !is_sent => {
+                    is_sent = beat.is_err();
+                    None
+                }
+            }
+        };
+        if let Some(result) = tokio::time::timeout(STALL_TIMEOUT, moves).await.ok()? {
+            return Some(result);
+        }
+    }
+}
+
 fn stalled(doing: &str) -> Error {
     let why = format!("no data was transferred for {}s", STALL_TIMEOUT.as_secs());
     Error::Docker { doing: doing.into(), why, refusal: Refusal::Gone }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn elapse(time: Duration) {
+        let _ = tokio::time::timeout(time, std::future::pending::<()>()).await;
+    }
+
+    /// The bytes that an upload gets in two chunks, each after a pause.
+    async fn passed(pauses: [Duration; 2]) -> Option<usize> {
+        let (sink, chunks) = tokio::sync::mpsc::channel(1);
+        let reading = async move {
+            for pause in pauses {
+                elapse(pause).await;
+                if sink.send(Ok(vec![0; 3])).await.is_err() {
+                    break;
+                }
+            }
+        };
+        let upload = async |body: ChunkStream| body.try_concat().await.unwrap().len();
+        tokio::join!(pass(chunks, upload), reading).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_waits_for_its_first_chunk_and_then_stalls_without_another() {
+        let (soon, late) = (Duration::from_secs(1), 5 * STALL_TIMEOUT);
+        assert_eq!(passed([late, soon]).await, Some(6));
+        assert_eq!(passed([soon, late]).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_begins_after_its_first_chunk() {
+        let (sink, chunks) = tokio::sync::mpsc::channel(1);
+        let begun = tokio::time::Instant::now();
+        let upload = async |_: ChunkStream| begun.elapsed();
+        let reading = async {
+            elapse(STALL_TIMEOUT / 2).await;
+            sink.send(Ok(vec![])).await.unwrap();
+        };
+        assert_eq!(tokio::join!(pass(chunks, upload), reading).0, Some(STALL_TIMEOUT / 2));
+    }
 }
