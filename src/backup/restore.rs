@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -10,7 +11,7 @@ use super::{CLEAN_UP_TIMEOUT, INFLUXDB_DATA, INFLUXDB_HOST, WAITING, expect_cont
 use crate::clock::micros_since_1970;
 use crate::engine::Docker;
 use crate::engine::files::{OWN_FOLDER, VOLUME};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Unready};
 use crate::model::event::{Event, ExecutedStep};
 use crate::model::image::ImageRef;
 use crate::model::invocation::typed_option;
@@ -23,6 +24,8 @@ use crate::reconcile::{Connections, Depth, Outcome, Session, up};
 
 /// The directory from which InfluxDB restores its backup, in the data directory.
 const INFLUXDB_RESTORE: &str = "clipper-metrics-restore";
+/// The suggested time limit for a server that is not ready in time.
+const LONGER_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A restore that this process starts.
 #[must_use]
@@ -139,33 +142,95 @@ fn confirmed_by_up(stack: &Stack, error: Error) -> Error {
 }
 
 /// Undoes a failed restore, and adds to its error what is left.
-async fn after_failure(session: &Session, progress: RestoreProgress, mut error: Error) -> Error {
-    let stack = session.stack();
-    let finished = || format!("all data is restored: `{}` finishes it", stack.command("up"));
+async fn after_failure(session: &Session, progress: RestoreProgress, error: Error) -> Error {
     let left = match progress {
-        RestoreProgress::Nothing => "nothing was created: run the same command again".into(),
+        RestoreProgress::Nothing => Left::Nothing,
         RestoreProgress::Something | RestoreProgress::Data => match undo(session).await {
-            Undone::All => "everything created was removed".into(),
-            Undone::NoRecord if matches!(progress, RestoreProgress::Data) => finished(),
-            Undone::NoRecord | Undone::OfAnotherRun => {
-                format!("another run is working on {}: `{}` shows its state", stack.instance, stack.command("status"))
-            }
-            Undone::NotAll => format!("parts of it remain: `{}` removes them", stack.command("down --volumes")),
+            Undone::All => Left::Removed,
+            Undone::NoRecord if matches!(progress, RestoreProgress::Data) => Left::AllData,
+            Undone::NoRecord | Undone::OfAnotherRun => Left::OfAnotherRun,
+            Undone::NotAll => Left::Parts,
         },
-        RestoreProgress::Everything => finished(),
+        RestoreProgress::Everything => Left::AllData,
     };
-    if let Error::Publish { role, .. } = error {
-        // Its hint needs the instance's name, which the archive may have supplied.
-        let blocker =
-            Blocker { kind: BlockReason::PortTaken, why: error.to_string(), hint: error.hint(&stack.invocation) };
-        error = Error::Blocked { resource: Resource::Server(role), blocker };
-    }
-    match &mut error {
-        Error::Interrupted { hint } => *hint = left,
-        _ if matches!(progress, RestoreProgress::Nothing) => {}
-        _ => session.listener().on(Event::Warning(&left)),
+    let (error, warning) = explained(session.stack(), left, error);
+    if let Some(warning) = warning {
+        session.listener().on(Event::Warning(&warning));
     }
     error
+}
+
+/// The state after a failed restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// Nothing was created.
+    Nothing,
+    /// Everything created was removed.
+    Removed,
+    Parts,
+    OfAnotherRun,
+    /// The instance, with all data.
+    AllData,
+}
+
+impl Left {
+    fn describe(self, stack: &Stack) -> String {
+        match self {
+            Self::Nothing => "nothing was created: run the same command again".into(),
+            Self::Removed => "everything created was removed".into(),
+            Self::Parts => format!("parts of it remain: `{}` removes them", stack.command("down --volumes")),
+            Self::OfAnotherRun => {
+                format!("another run is working on {}: `{}` shows its state", stack.instance, stack.command("status"))
+            }
+            Self::AllData => format!("all data is restored: `{}` finishes it", stack.command("up")),
+        }
+    }
+}
+
+/// The error of a failed restore with a hint that fits what is left, and a warning about it.
+fn explained(stack: &Stack, left: Left, error: Error) -> (Error, Option<String>) {
+    let description = left.describe(stack);
+    match error {
+        Error::Interrupted { .. } => (Error::Interrupted { hint: description }, None),
+        error => (with_fitting_hint(stack, left, error), (left != Left::Nothing).then_some(description)),
+    }
+}
+
+fn with_fitting_hint(stack: &Stack, left: Left, error: Error) -> Error {
+    let is_undone = left == Left::Removed;
+    let invocation = if is_undone { before_restore(stack).invocation } else { stack.invocation.clone() };
+    match error {
+        // Its hint needs the instance's name, which the archive may have supplied.
+        Error::Publish { role, .. } => {
+            let blocker =
+                Blocker { kind: BlockReason::PortTaken, why: error.to_string(), hint: error.hint(&invocation) };
+            Error::Blocked { resource: Resource::Server(role), blocker }
+        }
+        Error::NotReady { role, why, cause, log, .. } if is_undone => {
+            let hint = match cause {
+                Unready::Late => {
+                    let longer =
+                        humantime::format_duration(LONGER_TIMEOUT.max(stack.timeout.saturating_mul(2))).to_string();
+                    format!("`{}` waits longer", invocation.create(&typed_option("--timeout", &longer)))
+                }
+                Unready::Failed => format!(
+                    "remove the cause, or choose another image with --{role}-image, then run `{}`",
+                    invocation.create("")
+                ),
+                Unready::Engine(refusal) => refusal.hint(&invocation),
+            };
+            Error::NotReady { role, why, cause, log, hint }
+        }
+        Error::Blocked { resource, blocker: Blocker { kind: BlockReason::Unverifiable, why, .. } } if is_undone => {
+            let hint = format!(
+                "if the engine runs on this machine, run `{}`; otherwise copy the file to the engine's host and \
+                 restore it there",
+                invocation.create("")
+            );
+            Error::Blocked { resource, blocker: Blocker { kind: BlockReason::Unverifiable, why, hint } }
+        }
+        error => error,
+    }
 }
 
 /// The stack while there is no instance yet that `up` could change: suggested commands repeat the restore.
@@ -338,5 +403,54 @@ async fn undo(session: &Session) -> Undone {
     match tokio::time::timeout(3 * CLEAN_UP_TIMEOUT, removing).await {
         Ok(Ok(undone)) => undone,
         Ok(Err(_)) | Err(_) => Undone::NotAll,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Refusal;
+    use crate::model::observed::PortHolder;
+    use crate::samples;
+
+    fn stack() -> Stack {
+        Stack { restore: Some(new_restore("/a backup".into(), "digest".into())), ..samples::stack() }
+    }
+
+    fn hint(left: Left, error: Error) -> String {
+        let stack = stack();
+        explained(&stack, left, error).0.hint(&stack.invocation)
+    }
+
+    fn not_ready(cause: Unready) -> Error {
+        let hint = "`up`, `logs` and `down`".into();
+        Error::NotReady { role: Role::Influxdb, why: "x".into(), cause, log: vec![], hint }
+    }
+
+    #[test]
+    fn the_hint_after_an_undone_restore_is_the_restore_again() {
+        let late = hint(Left::Removed, not_ready(Unready::Late));
+        assert_eq!(late, "`clipper-metrics restore '/a backup' --timeout 10m` waits longer");
+        let failed = hint(Left::Removed, not_ready(Unready::Failed));
+        assert!(failed.contains("--influxdb-image, then run `clipper-metrics restore '/a backup'`"), "{failed}");
+        let disk = hint(Left::Removed, not_ready(Unready::Engine(Refusal::Disk)));
+        assert!(disk.contains("free space") && disk.contains("run the same command again"), "{disk}");
+        let taken = |left| {
+            let holder = PortHolder::Process;
+            let address = ([127, 0, 0, 1], 1).into();
+            hint(left, Error::Publish { role: Role::Influxdb, address, holder, answers: None, free: Some(2) })
+        };
+        let removed = taken(Left::Removed);
+        assert!(removed.contains("`clipper-metrics restore '/a backup' --influxdb-port 2`"), "{removed}");
+        assert!(taken(Left::AllData).contains("`clipper-metrics up --influxdb-port 2`"), "{}", taken(Left::AllData));
+        let blocker = plan::not_the_container(&stack(), Role::Influxdb, "http://127.0.0.1:1");
+        let other = hint(Left::Removed, Error::Blocked { resource: Resource::Server(Role::Influxdb), blocker });
+        assert!(other.contains("run `clipper-metrics restore '/a backup'`"), "{other}");
+        for hint in [late, failed, disk, removed, other] {
+            let forbidden = ["metrics up", "logs", "down", "docker run"];
+            assert!(!forbidden.iter().any(|word| hint.contains(word)), "{hint}");
+        }
+        // Data that stays is not restored again.
+        assert_eq!(hint(Left::AllData, not_ready(Unready::Late)), "`up`, `logs` and `down`");
     }
 }

@@ -139,6 +139,7 @@ pub enum Error {
         role: Role,
         /// The reason.
         why: String,
+        cause: Unready,
         /// The last lines of the container's log.
         log: Vec<String>,
         /// How to fix it.
@@ -219,6 +220,17 @@ pub enum Error {
         /// The reason.
         source: std::io::Error,
     },
+}
+
+/// The cause of a server that is not ready, as far as the remedy depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unready {
+    /// The time limit was reached; a longer one may help.
+    Late,
+    /// Its container does not run, or cannot work.
+    Failed,
+    /// The engine's host is the cause.
+    Engine(Refusal),
 }
 
 /// Another owner's object in the way of a step.

@@ -1,6 +1,6 @@
 //! Known causes in the last log lines of InfluxDB, Grafana, SQLite and the kernel, each with its own hint.
 
-use crate::error::{Refusal, is_disk_full};
+use crate::error::{Refusal, Unready, is_disk_full};
 use crate::model::role::Role;
 use crate::model::stack::{DesiredContainer, Stack};
 
@@ -36,6 +36,14 @@ impl Cause {
             Some(Self::NotWritable)
         } else {
             None
+        }
+    }
+
+    pub(super) const fn unready(self) -> Unready {
+        match self {
+            Self::Architecture => Unready::Engine(Refusal::Architecture),
+            Self::Disk => Unready::Engine(Refusal::Disk),
+            Self::Malformed | Self::NotWritable => Unready::Failed,
         }
     }
 

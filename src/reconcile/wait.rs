@@ -8,7 +8,7 @@ use super::connection::Connection;
 use super::observe::health;
 use crate::backoff::{LONGEST_PAUSE, pause};
 use crate::engine::RunInfo;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Unready};
 use crate::grafana::Grafana;
 use crate::http::PROBE;
 use crate::model::hints;
@@ -178,7 +178,7 @@ impl Session {
         let hint = format!(
             "`{logs}` shows more; `{longer}` waits longer; `{down}`, then `{up}` replaces it and keeps its data"
         );
-        self.unready(connection, why, hint).await
+        self.unready(connection, why, Unready::Late, hint).await
     }
 
     /// The error for a server that has exited, which waiting does not change.
@@ -186,24 +186,26 @@ impl Session {
         let [logs, down, up] =
             [&format!("logs {}", connection.role), "down", "up"].map(|verb| self.stack.command(verb));
         let hint = format!("`{logs}` shows more; `{down}`, then `{up}` replaces it and keeps its data");
-        self.unready(connection, why, hint).await
+        self.unready(connection, why, Unready::Failed, hint).await
     }
 
     /// The error for a server that is not ready. A known cause in its log has its own hint.
-    async fn unready(&self, connection: &Connection, why: String, hint: String) -> Error {
+    async fn unready(&self, connection: &Connection, why: String, cause: Unready, hint: String) -> Error {
         let (role, id) = (connection.role, connection.held());
         let log = match (&self.docker, id) {
             (Some(docker), Some(id)) => docker.last_lines(id).await,
             _ => Vec::new(),
         };
-        let cause = Cause::of(role, &log).zip(self.stack.container(role));
-        let hint = match (id, cause) {
-            (None, _) => format!("check that {} runs, and that --{role}-url leads to it", role.title()),
-            (Some(_), None) => hint,
-            (Some(_), Some((cause, spec))) => cause.hint(&self.stack, spec, &self.image_user(spec).await),
+        let known = Cause::of(role, &log).zip(self.stack.container(role));
+        let (cause, hint) = match (id, known) {
+            (None, _) => (cause, format!("check that {} runs, and that --{role}-url leads to it", role.title())),
+            (Some(_), None) => (cause, hint),
+            (Some(_), Some((known, spec))) => {
+                (known.unready(), known.hint(&self.stack, spec, &self.image_user(spec).await))
+            }
         };
         let log = log.iter().map(|line| excerpt(line, 400)).collect();
-        Error::NotReady { role, why, log, hint }
+        Error::NotReady { role, why, cause, log, hint }
     }
 
     /// The user of an image; empty for root and for a missing image.
