@@ -15,8 +15,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::error::Elapsed;
 
 use self::archive::{ArchiveFolder, Manifest, Part};
-pub(crate) use self::restore::new_restore;
-pub(crate) use self::restore::restore;
+pub(crate) use self::restore::{new_restore, restore, restoring};
 use crate::clock::{micros_since_1970, now};
 use crate::engine::Docker;
 use crate::engine::files::{DATABASE_FILES, OWN_FOLDER, VOLUME};

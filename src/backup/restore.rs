@@ -17,6 +17,7 @@ use crate::model::image::ImageRef;
 use crate::model::invocation::typed_option;
 use crate::model::observed::{ContainerState, Observed, VolumeState};
 use crate::model::plan::{self, BlockReason, Blocker, Finding, Item, Plan, Resource, Step, UpOptions};
+use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::{Pull, RestoreRecord, Stack, UnfinishedRestore};
 use crate::model::version::Version;
@@ -32,6 +33,17 @@ const LONGER_TIMEOUT: Duration = Duration::from_secs(600);
 pub(crate) fn new_restore(archive: String, digest: String) -> UnfinishedRestore {
     let process = std::process::id();
     UnfinishedRestore { id: format!("{}-{process}", micros_since_1970()), archive, digest, machine: machine(), process }
+}
+
+/// The stack of an instance that this restore creates. An unconfirmed period is not remembered, so that an `up` that
+/// finishes the restore needs the archive's.
+#[must_use]
+pub(crate) fn restoring(mut stack: Stack, restore: UnfinishedRestore) -> Stack {
+    if let Some(retention) = stack.retention {
+        stack.invocation = stack.invocation.with_setting_for_up(Retention::SETTING, &retention.typed());
+    }
+    stack.restore = Some(restore);
+    stack
 }
 
 /// Whether a restore may still be running: it was started on another machine, or its process is alive.
@@ -116,7 +128,6 @@ pub(crate) async fn restore(
         progress = RestoreProgress::Data;
         session.apply(&plan::finish_restore(record), &mut connections, &mut executed).await?;
         progress = RestoreProgress::Everything;
-        let confirm = async |what: &str| confirm(what).await.map_err(|error| confirmed_by_up(stack, error));
         let mut outcome = Box::pin(up(session, UpOptions::default(), confirm)).await?;
         executed.append(&mut outcome.executed);
         Ok(outcome.status)
@@ -130,15 +141,6 @@ pub(crate) async fn restore(
         Ok(status) => Ok(Outcome { executed, status }),
         Err(error) => Err(after_failure(session, progress, error).await),
     }
-}
-
-/// The error of a confirmation after all data is restored: the restore cannot be repeated, and an unconfirmed period is
-/// not remembered.
-fn confirmed_by_up(stack: &Stack, error: Error) -> Error {
-    let Error::NotConfirmed { message, .. } = error else { return error };
-    let retention = stack.retention.map(|time| typed_option("--retention", &time.to_string())).unwrap_or_default();
-    let up = stack.command(&format!("up{retention} --yes"));
-    Error::NotConfirmed { message, hint: format!("`{up}` confirms it") }
 }
 
 /// Undoes a failed restore, and adds to its error what is left.
@@ -192,6 +194,11 @@ fn explained(stack: &Stack, left: Left, error: Error) -> (Error, Option<String>)
     let description = left.describe(stack);
     match error {
         Error::Interrupted { .. } => (Error::Interrupted { hint: description }, None),
+        // The restore cannot be repeated, as its own hint would say.
+        Error::NotConfirmed { message, .. } if left == Left::AllData => {
+            let hint = format!("all data is restored: `{}` confirms it", stack.command("up --yes"));
+            (Error::NotConfirmed { message, hint }, None)
+        }
         error => (with_fitting_hint(stack, left, error), (left != Left::Nothing).then_some(description)),
     }
 }
@@ -414,7 +421,7 @@ mod tests {
     use crate::samples;
 
     fn stack() -> Stack {
-        Stack { restore: Some(new_restore("/a backup".into(), "digest".into())), ..samples::stack() }
+        restoring(samples::stack(), new_restore("/a backup".into(), "digest".into()))
     }
 
     fn hint(left: Left, error: Error) -> String {
@@ -452,5 +459,33 @@ mod tests {
         }
         // Data that stays is not restored again.
         assert_eq!(hint(Left::AllData, not_ready(Unready::Late)), "`up`, `logs` and `down`");
+    }
+
+    #[test]
+    fn every_up_that_finishes_a_restore_repeats_its_retention() {
+        let retention = Some(Retention::For(Duration::from_secs(7200)));
+        let stack = restoring(Stack { retention, ..samples::stack() }, new_restore("/a".into(), String::new()));
+        let holder = PortHolder::Process;
+        let address = ([127, 0, 0, 1], 1).into();
+        let publish = Error::Publish { role: Role::Influxdb, address, holder, answers: None, free: Some(2) };
+        let (error, warning) = explained(&stack, Left::AllData, publish);
+        let hint = error.hint(&stack.invocation);
+        assert!(hint.contains("`clipper-metrics up --influxdb-port 2 --retention 2h`"), "{hint}");
+        let finishes = "all data is restored: `clipper-metrics up --retention 2h` finishes it";
+        assert_eq!(warning.as_deref(), Some(finishes));
+        // A declined confirmation has one command.
+        let declined = Error::NotConfirmed { message: "x".into(), hint: "y".into() };
+        let (error, warning) = explained(&stack, Left::AllData, declined);
+        let confirms = "all data is restored: `clipper-metrics up --yes --retention 2h` confirms it";
+        assert_eq!((error.hint(&stack.invocation).as_str(), warning), (confirms, None));
+        // The archive contains it.
+        assert_eq!(before_restore(&stack).invocation.create(""), "clipper-metrics restore /a");
+    }
+
+    #[test]
+    fn a_retention_of_this_run_is_repeated_once() {
+        let invocation = crate::model::invocation::Invocation::default();
+        let invocation = invocation.with_setting_for_up("retention", "1h").with_setting_for_up("retention", "2h");
+        assert_eq!(invocation.command("up"), "clipper-metrics up --retention 1h");
     }
 }

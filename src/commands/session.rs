@@ -198,7 +198,7 @@ pub(super) async fn open_restored(
             "add those that `restore` accepts as options, or use the version of clipper-metrics that wrote the archive",
         ));
     }
-    stack.restore = Some(restore.clone());
+    stack = backup::restoring(stack, restore.clone());
     let values = stack.settings.as_ref().map(|settings| settings.values.clone()).unwrap_or_default();
     let record = RestoreRecord { values, restore, replaced: noted.restore };
     let images = settings::remembered_images(&inputs, &engine, &memory, &stack)?;

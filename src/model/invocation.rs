@@ -61,6 +61,17 @@ impl Invocation {
         Self { restore: Some(format!("restore {}", shell_path(file))), ..self.clone() }
     }
 
+    /// The invocation of a run with a setting that `up` would not know, unless this run's options contain it.
+    #[must_use]
+    pub(crate) fn with_setting_for_up(mut self, name: &'static str, value: &str) -> Self {
+        if !self.options.iter().any(|option| option.name == name) {
+            let typed = typed_option(&format!("--{name}"), value);
+            let scope = Scope::Settings;
+            self.options.push(GivenOption { name, typed, path: None, scope, commands: Some(&["up"]) });
+        }
+        self
+    }
+
     /// A complete command that creates the instance with these options.
     #[must_use]
     pub(crate) fn create(&self, options: &str) -> String {

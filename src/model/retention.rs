@@ -49,6 +49,12 @@ impl Retention {
         Some(if seconds == 0 { Self::Forever } else { Self::For(Duration::from_secs(seconds)) })
     }
 
+    /// The value of the option.
+    #[must_use]
+    pub(crate) fn typed(self) -> String {
+        if self == Self::Forever { "inf".into() } else { self.to_string() }
+    }
+
     /// The period in an InfluxQL statement.
     #[must_use]
     pub(crate) fn influxql(self) -> String {
@@ -101,6 +107,7 @@ mod tests {
         ] {
             let retention = Retention::parse(text).unwrap();
             assert_eq!((retention.to_string().as_str(), retention.influxql().as_str()), (printed, influxql));
+            assert_eq!(Retention::parse(&retention.typed()), Some(retention));
         }
         for text in ["", "x", "5", "h", "99999999999999999999h", "1x"] {
             assert_eq!(Retention::parse(text), None, "{text:?}");
