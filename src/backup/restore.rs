@@ -327,7 +327,8 @@ async fn fill(
         let why = "another run replaced its container".into();
         return Err(Error::Raced { doing: "restore Grafana".into(), why });
     }
-    session.apply(&plan::forget_untrusted_image(stack, &seen), connections, executed).await?;
+    let archived = Version::parse(&archive.manifest.grafana);
+    session.apply(&plan::correct_version(stack, &seen, archived), connections, executed).await?;
     // The content of the volume now decides which container Grafana gets, and what must be verified
     // before it is published.
     let remove = steps_of(Resource::Server(Role::Grafana), vec![Step::RemoveContainer(Role::Grafana)]);

@@ -33,7 +33,7 @@ pub use self::container::needs_content;
 pub use self::down::{deregister, down};
 pub use self::questions::{Question, questions};
 pub use self::restore::{begin_restore, finish_restore, make_for_restore, remove_unfinished};
-pub(crate) use self::restore::{forget_untrusted_image, unfinished, without_instance};
+pub(crate) use self::restore::{correct_version, unfinished, without_instance};
 pub use self::rollback::{FailureCause, Rollback, roll_back};
 pub(crate) use self::rollback::{RollbackNeeds, verdict};
 pub(crate) use self::settings::unknown_settings;

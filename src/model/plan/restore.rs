@@ -8,6 +8,7 @@ use crate::model::invocation::shell_word;
 use crate::model::observed::{ContainerState, Network, Observed, OurContainer, StoredSettings, VolumeState};
 use crate::model::role::Role;
 use crate::model::stack::{RestoreRecord, Stack};
+use crate::model::version::Version;
 use crate::model::volume_content::RanVersion;
 
 /// An unfinished restore of another run, which leaves the instance incomplete.
@@ -69,21 +70,26 @@ pub fn make_for_restore(stack: &Stack, seen: &Observed) -> Plan {
     Plan::new([item(Resource::Network, network)].into_iter().chain(servers).collect())
 }
 
-/// Removes the name of an image from the restored volume, unless the desired image is of the same repository: an archive
-/// can come from anywhere, and a failed upgrade would return to that image.
+/// Corrects the version that the restored volume records. The name of an image is removed from it, unless the desired
+/// image is of the same repository: an archive can come from anywhere, and a failed upgrade would return to that image.
+/// If the volume records no version, because its label did, the archive's is recorded: an older server must not run on
+/// the database, and a tag such as `latest` does not show its version. The record needs no image: the label has it.
 #[must_use]
-pub(crate) fn forget_untrusted_image(stack: &Stack, seen: &Observed) -> Plan {
+pub(crate) fn correct_version(stack: &Stack, seen: &Observed, archived: Option<Version>) -> Plan {
     let desired = stack.container(Role::Grafana).map(|spec| &spec.config.image);
     let files = seen.grafana.content.as_ref().map(|content| &content.files);
-    let versions = files.map(|files| [files.ran.as_ref(), files.intended.as_ref()]).unwrap_or_default();
+    let [ran, intended] = files.map(|files| [files.ran.as_ref(), files.intended.as_ref()]).unwrap_or_default();
     let is_trusted = |image: &ImageRef| desired.is_some_and(|desired| desired.is_of_same_repository(image));
-    if versions.into_iter().flatten().filter_map(RanVersion::image).all(|image| is_trusted(&image)) {
+    let are_trusted =
+        [ran, intended].into_iter().flatten().filter_map(RanVersion::image).all(|image| is_trusted(&image));
+    // An announced start may have happened, and a record would end the announcement.
+    let is_recorded = ran.is_some() || intended.is_some() || archived.is_none();
+    if are_trusted && is_recorded {
         return Plan::new(vec![]);
     }
-    let [ran, intended] = versions;
-    let newest = ran.map(|ran| ran.version).max(intended.and_then(RanVersion::of_tag));
-    let forget = newest.map_or(Step::ClearIntendedVersion, |version| Step::WriteVersion { version, image: None });
-    Plan::new(vec![item(Resource::Server(Role::Grafana), vec![forget])])
+    let newest = ran.map(|ran| ran.version).or(archived).max(intended.and_then(RanVersion::of_tag));
+    let correct = newest.map_or(Step::ClearIntendedVersion, |version| Step::WriteVersion { version, image: None });
+    Plan::new(vec![item(Resource::Server(Role::Grafana), vec![correct])])
 }
 
 /// Removes the record after all data is restored.
@@ -116,33 +122,135 @@ pub(crate) fn without_instance(seen: &Observed) -> Observed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::version::Version;
+    use crate::model::last_run::image_to_look_up;
+    use crate::model::observed::{Image, RunState, ServerResponse};
     use crate::model::volume_content::{VolumeContent, VolumeFiles};
-    use crate::samples::{self, config_of, steps};
+    use crate::samples::{self, config_of, container_of, plan_with, steps};
+
+    const MANIFEST: Version = Version(12, 4);
+
+    fn stack_of(mut stack: Stack, image: &str) -> Stack {
+        config_of(&mut stack, Role::Grafana).image = ImageRef::parse(image).unwrap();
+        stack
+    }
 
     #[test]
-    fn an_image_of_another_repository_in_the_restored_volume_is_forgotten() {
-        let mut stack = samples::stack();
-        config_of(&mut stack, Role::Grafana).image = ImageRef::parse("grafana/grafana:12.4.10").unwrap();
-        let forget = |ran: &str, intended: &str| {
+    fn the_restored_volume_names_a_version_and_no_image_of_another_repository() {
+        let stack = stack_of(samples::stack(), "grafana/grafana:12.4.10");
+        let correct = |ran: &str, intended: &str, archived| {
             let [ran, intended] = [ran, intended].map(RanVersion::parse);
             let mut seen = samples::observed();
             let files = VolumeFiles { ran, intended, ..VolumeFiles::default() };
             seen.grafana.content = Some(VolumeContent { files, copy: None });
-            steps(&forget_untrusted_image(&stack, &seen))
+            steps(&correct_version(&stack, &seen, archived))
         };
         let write = |minor| vec![Step::WriteVersion { version: Version(12, minor), image: None }];
-        for (ran, intended, expected) in [
-            ("", "", vec![]),
-            ("12.3", "", vec![]),
-            ("12.3 grafana/grafana:12.3.1 c", "12.4 grafana/grafana@sha256:0a c", vec![]),
-            ("12.3 evil/grafana:1 c", "", write(3)),
-            ("12.3 mirror.example/grafana/grafana:12.3 c", "", write(3)),
-            ("12.2 grafana/grafana:12.2.0 c", "12.3 evil/grafana/grafana:12.3 c", write(3)),
-            ("12.3 grafana/grafana:12.3.0 c", "99.0 evil/tool:latest c", write(3)),
-            ("", "99.0 evil/tool:latest c", vec![Step::ClearIntendedVersion]),
+        let clear = || vec![Step::ClearIntendedVersion];
+        for (ran, intended, without, with) in [
+            ("", "", vec![], write(4)),
+            ("12.3", "", vec![], vec![]),
+            ("", "12.3 grafana/grafana:12.3.0 c", vec![], vec![]),
+            ("12.3 grafana/grafana:12.3.1 c", "12.4 grafana/grafana@sha256:0a c", vec![], vec![]),
+            ("12.3 evil/grafana:1 c", "", write(3), write(3)),
+            ("12.3 mirror.example/grafana/grafana:12.3 c", "", write(3), write(3)),
+            ("12.2 grafana/grafana:12.2.0 c", "12.3 evil/grafana/grafana:12.3 c", write(3), write(3)),
+            ("12.3 grafana/grafana:12.3.0 c", "99.0 evil/tool:latest c", write(3), write(3)),
+            ("", "99.0 evil/tool:latest c", clear(), write(4)),
+            ("", "12.5 evil/grafana/grafana:12.5 c", write(5), write(5)),
         ] {
-            assert_eq!(forget(ran, intended), expected, "{ran} {intended}");
+            assert_eq!(correct(ran, intended, None), without, "{ran} {intended}");
+            assert_eq!(correct(ran, intended, Some(MANIFEST)), with, "{ran} {intended}");
+        }
+    }
+
+    /// Grafana's container on a restored volume, which records a version or not.
+    fn restored(stack: &Stack, seen: &mut Observed, ran: &str, run: RunState) {
+        let config = stack.container(Role::Grafana).unwrap().config.clone();
+        let (version, image) = (config.image.version(), Some(config.image.to_string()));
+        seen.grafana.volume = VolumeState::Ours { user: None, version, image };
+        let files = VolumeFiles { ran: RanVersion::parse(ran), ..VolumeFiles::default() };
+        seen.grafana.content = Some(VolumeContent { files, copy: None });
+        assert_eq!(image_to_look_up(&seen.grafana, &config.image), None, "a login needs no other image");
+        let actual = container_of(seen, Role::Grafana);
+        (actual.config, actual.run, actual.has_data) = (Some(config), run, Some(true));
+        if run != RunState::Running {
+            seen.grafana.version = None;
+            seen.grafana.response = ServerResponse::Unasked;
+        }
+    }
+
+    const IMAGES: [&str; 6] = [
+        "grafana/grafana:12.4.10",
+        "grafana/grafana:13.0.0",
+        "mirror.example/grafana/grafana:12.4.10",
+        "grafana/grafana:latest",
+        "corp/grafana:1",
+        // Its tags contradict the version.
+        "own.example/team/grafana/grafana:99.0",
+    ];
+
+    #[test]
+    fn the_recorded_version_changes_no_start_and_no_login() {
+        let untried = || {
+            let mut stack = samples::stack();
+            (stack.login.is_untried, stack.login.supplies_password) = (true, true);
+            stack
+        };
+        for image in IMAGES {
+            for stack in [samples::stack(), samples::stack_off_loopback(), untried()] {
+                let stack = stack_of(stack, image);
+                let planned = |ran| plan_with(&stack, |seen| restored(&stack, seen, ran, RunState::Created));
+                let [with, without] = [planned("12.4"), planned("")];
+                assert!(with.blocker().is_none(), "{image}: {with:?}");
+                // A start that migrates the database is announced.
+                let announces = |step: &Step| matches!(step, Step::WriteIntendedVersion { .. });
+                let is_newer = stack.container(Role::Grafana).unwrap().config.image.version() > Some(MANIFEST);
+                assert_eq!(steps(&with).iter().any(announces), is_newer, "{image}: {with:?}");
+                assert_eq!(with.only(|step| !announces(step)), without, "{image}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_older_server_on_a_restored_volume_is_detected_whatever_its_tag_says() {
+        let planned = |image: &str, runs: &str| {
+            let stack = stack_of(samples::stack(), image);
+            plan_with(&stack, |seen| {
+                restored(&stack, seen, "12.4", RunState::Running);
+                seen.grafana.version = Some(runs.into());
+            })
+        };
+        for image in IMAGES {
+            let same = planned(image, "12.4.10");
+            assert!(same.blocker().is_none() && same.in_sync(), "{image}: {same:?}");
+            let newer = planned(image, "13.0.0");
+            let image_ref = Some(ImageRef::parse(image).unwrap());
+            assert_eq!(steps(&newer), [Step::WriteVersion { version: Version(13, 0), image: image_ref }], "{image}");
+            let older = planned(image, "12.3.1");
+            let (_, blocker) = older.blocker().expect(image);
+            assert_eq!(blocker.kind, BlockReason::Server, "{blocker:?}");
+        }
+    }
+
+    #[test]
+    fn a_later_image_is_compared_with_the_recorded_version() {
+        for first in ["grafana/grafana:latest", "grafana/grafana:12.4.10", "corp/grafana:1"] {
+            for run in [RunState::Running, RunState::Exited(0), RunState::Created] {
+                let planned = |ran: &str, later: &str| {
+                    let stack = stack_of(samples::stack(), first);
+                    plan_with(&stack_of(samples::stack(), later), |seen| {
+                        restored(&stack, seen, ran, run);
+                        seen.grafana.version = Some("12.4.10".into()).filter(|_| run == RunState::Running);
+                        seen.grafana.image = Some(Image { id: "another".into(), user: String::new() });
+                    })
+                };
+                assert!(planned("12.4", "grafana/grafana:12.3.0").blocker().is_some(), "{first} {run:?}");
+                // A record of this run's own would name the same version, and the image of the label.
+                let own = format!("12.4 {first} 1");
+                for later in ["grafana/grafana:12.4.11", "grafana/grafana:13.0.0", "corp/grafana:2", first] {
+                    assert_eq!(planned("12.4", later), planned(&own, later), "{first} {later} {run:?}");
+                }
+            }
         }
     }
 }
