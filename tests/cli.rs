@@ -82,6 +82,18 @@ fn the_status_of_every_resource_is_the_recorded_one() {
 }
 
 #[test]
+fn a_standard_stream_or_a_directory_is_refused_as_a_backup_before_any_work() {
+    for (words, hint) in [
+        (["backup", "-"], "`clipper-metrics backup ./-`"),
+        (["restore", "-"], "`clipper-metrics restore ./-`"),
+        (["backup", "new/"], "new/clipper.backup"),
+    ] {
+        let refused = run(&words).expect(2);
+        assert!(refused.err.contains(hint), "{words:?}: {}", refused.err);
+    }
+}
+
+#[test]
 fn help_names_every_command_and_every_option_has_a_text() {
     let help = run(&["--help"]).expect(0);
     for command in ["up", "down", "status", "logs", "demo", "completions"] {

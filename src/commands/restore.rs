@@ -6,6 +6,8 @@ use std::sync::Arc;
 use clap::{Args, ValueHint};
 
 use super::Context;
+use super::backup::expect_no_stream;
+use super::inputs;
 use super::session;
 use super::terminal::{self, confirm_loss, interrupted, unless_interrupted};
 use crate::backup;
@@ -28,6 +30,7 @@ pub(crate) struct RestoreArguments {
 }
 
 pub(crate) async fn run(context: &Context<'_>, arguments: &RestoreArguments) -> Result<Exit> {
+    expect_no_stream("restore", "input", &arguments.file, &inputs::invocation(context))?;
     let file = arguments.file.clone();
     let verifying = async {
         let verified = tokio::task::spawn_blocking(move || Verified::open(&file)).await;
