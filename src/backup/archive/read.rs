@@ -13,7 +13,7 @@ use super::format::{
     ArchiveFolder, FORMAT, Files, Format, LastEntry, MANIFEST, MANIFEST_LIMIT, Manifest, expect_size, header, invalid,
     is_plain,
 };
-use crate::engine::tar_stream::Entries;
+use crate::engine::tar_stream::{Entries, Entry};
 use crate::error::{Error, Result};
 use crate::model::text::excerpt;
 
@@ -44,30 +44,22 @@ impl Verified {
     /// [`Error::File`] if it is not an archive, is truncated, altered or in another format, or
     /// contains anything that `backup` does not write.
     pub fn open(path: &Path) -> Result<Self> {
-        let bad = |message: String| Error::File {
-            path: path.into(),
-            line: None,
-            message,
-            hint: "use an archive that clipper-metrics wrote; nothing was restored from this one".into(),
-        };
+        let bad = |message: String| unusable(path, message, "use an archive that clipper-metrics wrote");
         let unreadable = |why: io::Error| bad(format!("cannot be read: {why}"));
         // Opening a pipe would wait for its other end.
         if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
             return Err(bad("is not a regular file".into()));
         }
         let file = File::open(path).map_err(unreadable)?;
-        let broken = |why: io::Error| bad(format!("is damaged or not an archive of clipper-metrics: {why}"));
-        let (content, document) = verify(&file).map_err(broken)?;
-        let document = document.ok_or_else(|| bad("has no manifest: it is truncated".into()))?;
-        let unknown = |why: serde_json::Error| bad(format!("has a manifest that cannot be read: {why}"));
-        let Format { format } = serde_json::from_slice(&document).map_err(unknown)?;
-        if format != FORMAT {
-            return Err(bad(format!(
-                "has format {}, but this program reads format {FORMAT}",
-                excerpt(&format.to_string(), 20)
-            )));
+        let mut document = None;
+        let content = verify(&file, &mut document);
+        if let Some(document) = &document {
+            expect_format(path, document)?;
         }
-        let LastEntry { manifest, files, .. } = serde_json::from_slice(&document).map_err(unknown)?;
+        let content = content.map_err(|why| bad(format!("is damaged or not an archive of clipper-metrics: {why}")))?;
+        let document = document.ok_or_else(|| bad("has no manifest: it is truncated".into()))?;
+        let LastEntry { manifest, files, .. } = serde_json::from_slice(&document)
+            .map_err(|why| bad(format!("has a manifest that cannot be read: {why}")))?;
         if files != content.files {
             return Err(bad("was altered: its files do not match its manifest".into()));
         }
@@ -146,30 +138,66 @@ impl Verified {
     }
 }
 
-/// Reads an archive completely; returns its content and its last entry.
-fn verify(file: &File) -> io::Result<(Content, Option<Vec<u8>>)> {
-    let mut entries = Entries::new(expanded(file)?);
-    let mut content = Content::default();
-    let mut document = None;
-    while let Some(entry) = entries.next()? {
-        entry.expect_file()?;
-        if document.is_some() {
-            return Err(invalid("it contains data after its manifest".into()));
-        }
-        if entry.path == MANIFEST {
-            expect_size(MANIFEST, entry.size, MANIFEST_LIMIT)?;
-            let mut text = Vec::new();
-            entries.read_to_end(&mut text)?;
-            document = Some(text);
-            continue;
-        }
-        let (folder, name) = split(&entry.path).ok_or_else(|| {
-            invalid(format!("it contains {}, which is not part of a backup", excerpt(&entry.path, 100)))
-        })?;
-        content
-            .add(folder, name, entry.size, &mut entries, |_, content| io::copy(content, &mut io::sink()).map(drop))?;
+fn unusable(path: &Path, message: String, hint: &str) -> Error {
+    let hint = format!("{hint}; nothing was restored from this one");
+    Error::File { path: path.into(), line: None, message, hint }
+}
+
+/// Checks the format that a manifest names. A manifest without one is invalid, which its parser reports.
+fn expect_format(path: &Path, document: &[u8]) -> Result<()> {
+    let Ok(Format { format }) = serde_json::from_slice(document) else { return Ok(()) };
+    if format == FORMAT {
+        return Ok(());
     }
-    // The checksum of the compression follows the padding.
+    let is_newer = format.as_u64().is_some_and(|format| format > FORMAT);
+    let hint = if is_newer { "use a newer clipper-metrics" } else { "use an archive that clipper-metrics wrote" };
+    let format = excerpt(&format.to_string(), 20);
+    Err(unusable(path, format!("has format {format}, but this program reads format {FORMAT}"), hint))
+}
+
+/// Reads an archive completely; returns its content. The manifest is stored in `document` even if the content is not
+/// that of a backup, because another format may contain anything.
+fn verify(file: &File, document: &mut Option<Vec<u8>>) -> io::Result<Content> {
+    let mut entries = Entries::new(expanded(file)?);
+    let mut content = Ok(Content::default());
+    loop {
+        let entry = match entries.next() {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break,
+            Err(why) => return content.and(Err(why)),
+        };
+        let added = match &mut content {
+            _ if entry.path == MANIFEST && document.is_none() => read_manifest(&entry, &mut entries, document),
+            Ok(_) if document.is_some() => Err(invalid("it contains data after its manifest".into())),
+            Ok(content) => add(&entry, &mut entries, content),
+            Err(_) => Ok(()),
+        };
+        // The first error explains the others.
+        content = content.and_then(|content| added.map(|()| content));
+    }
+    let content = content?;
+    expect_end(entries)?;
+    Ok(content)
+}
+
+fn read_manifest(entry: &Entry, entries: &mut Entries<impl Read>, document: &mut Option<Vec<u8>>) -> io::Result<()> {
+    entry.expect_file()?;
+    expect_size(MANIFEST, entry.size, MANIFEST_LIMIT)?;
+    let mut text = Vec::new();
+    entries.read_to_end(&mut text)?;
+    *document = Some(text);
+    Ok(())
+}
+
+fn add(entry: &Entry, entries: &mut Entries<impl Read>, content: &mut Content) -> io::Result<()> {
+    entry.expect_file()?;
+    let (folder, name) = split(&entry.path)
+        .ok_or_else(|| invalid(format!("it contains {}, which is not part of a backup", excerpt(&entry.path, 100))))?;
+    content.add(folder, name, entry.size, entries, |_, content| io::copy(content, &mut io::sink()).map(drop))
+}
+
+/// Reads the padding, which the checksum of the compression follows.
+fn expect_end(entries: Entries<Limited<GzDecoder<io::BufReader<&File>>>>) -> io::Result<()> {
     let mut source = entries.into_inner();
     if io::copy(&mut (&mut source).take(END_LIMIT), &mut io::sink())? == END_LIMIT {
         return Err(invalid("it contains data after its end".into()));
@@ -178,7 +206,7 @@ fn verify(file: &File) -> io::Result<(Content, Option<Vec<u8>>)> {
     if file.read(&mut [0])? > 0 {
         return Err(invalid("it contains data after its end".into()));
     }
-    Ok((content, document))
+    Ok(())
 }
 
 /// The folder and name of a file in an archive. Earlier versions also packed stray files next to
@@ -421,6 +449,28 @@ mod tests {
         refused(&[crafted(&WHOLE, b""), compressed(b"x")].concat(), "data after its end");
         std::fs::write(file.path(), crafted(&WHOLE, b"")).unwrap();
         assert_eq!(opened(file.path()).unwrap(), manifest());
+    }
+
+    #[test]
+    fn another_format_is_reported_before_anything_else() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let refused = |format: &str, other: &[(&str, &[u8])]| {
+            let manifest = format!(r#"{{"format": {format}}}"#);
+            let files = [other, &[(MANIFEST, manifest.as_bytes())], other].concat();
+            std::fs::write(file.path(), compressed(&tar_of(&files))).unwrap();
+            let error = Verified::open(file.path()).unwrap_err();
+            (error.to_string(), error.hint(&crate::model::invocation::Invocation::default()))
+        };
+        for path in ["prometheus/chunk", "grafana/grafana.db", "grafana-own/x/y"] {
+            let (message, hint) = refused("2", &[(path, b"x")]);
+            assert!(message.ends_with("has format 2, but this program reads format 1"), "{message}");
+            assert!(hint.starts_with("use a newer clipper-metrics"), "{hint}");
+        }
+        let (message, hint) = refused("\"x\"", &[]);
+        assert!(message.contains("has format") && !hint.contains("newer"), "{message} {hint}");
+        // The first fault of an archive of this format is reported.
+        let (message, _) = refused("1", &[("a", b"x"), ("b", b"x")]);
+        assert!(message.contains("it contains a, which is not part of a backup"), "{message}");
     }
 
     #[test]
