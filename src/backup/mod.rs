@@ -1,6 +1,6 @@
 //! `backup` and `restore`: saves an instance to one file, and creates one from such a file.
 //!
-//! InfluxDB is copied with its own portable backup, and Grafana's database while its container is
+//! InfluxDB is copied with its own portable backup, and Grafana's database and password while its container is
 //! paused. An interrupted backup leaves nothing behind.
 
 pub mod archive;
@@ -276,7 +276,6 @@ async fn copy(
 ) -> Result<()> {
     let docker = session.docker()?;
     let doing = "copy InfluxDB's data";
-    let changed = |doing: &str, why: &str| Error::Raced { doing: doing.into(), why: why.into() };
     // Removes leftovers of killed runs. A failure here does not affect the backup.
     let left = format!("{INFLUXDB_BACKUP}*");
     let find = ["find", INFLUXDB_DATA, "-maxdepth", "1", "-name", &left, "-mmin", LEFT_AFTER];
@@ -289,30 +288,9 @@ async fn copy(
         return Err(changed(doing, "another process removed the copy or its container"));
     }
     let doing = "copy Grafana's data";
+    pause(session, [influxdb, grafana], doing, paused).await?;
+    // Together with the database, because another run may change the password in both.
     download(docker, doing, grafana, &format!("{VOLUME}/{OWN_FOLDER}"), ArchiveFolder::Own, parts).await?;
-    // Set before the answer, because an interruption may come first.
-    *paused = Some(grafana.clone());
-    let is_paused = async || {
-        let info = docker.run_info(Role::Grafana, grafana).await?;
-        Ok::<_, Error>(info.is_some_and(|info| info.run == RunState::Paused))
-    };
-    match docker.pause_container(Role::Grafana, grafana).await {
-        // According to the engine, the container was not paused.
-        Err(error @ Error::Docker { refusal, .. }) if refusal != Refusal::Gone => {
-            *paused = None;
-            if is_paused().await? {
-                let name = Role::Grafana.object_name(&session.stack().instance);
-                return Err(paused_by_another(session, influxdb, &name).await);
-            }
-            let was_paused = refusal == Refusal::Conflict;
-            return Err(if was_paused {
-                changed(doing, "another process paused its container in the meantime")
-            } else {
-                error
-            });
-        }
-        result => result?,
-    }
     for name in DATABASE_FILES {
         let is_there =
             download(docker, doing, grafana, &format!("{VOLUME}/{name}"), ArchiveFolder::Grafana, parts).await?;
@@ -321,13 +299,47 @@ async fn copy(
         }
     }
     // The copy of a database is inconsistent if Grafana writes in the meantime.
-    if !is_paused().await? {
+    if !is_paused(docker, grafana).await? {
         return Err(changed(doing, "another process unpaused its container in the meantime"));
     }
     docker.unpause_container(Role::Grafana, grafana).await?;
     *paused = None;
     let _ = parts.send(Part::End).await;
     Ok(())
+}
+
+fn changed(doing: &str, why: &str) -> Error {
+    Error::Raced { doing: doing.into(), why: why.into() }
+}
+
+async fn is_paused(docker: &Docker, grafana: &str) -> Result<bool> {
+    let info = docker.run_info(Role::Grafana, grafana).await?;
+    Ok(info.is_some_and(|info| info.run == RunState::Paused))
+}
+
+/// Pauses Grafana, unless another process has paused it.
+async fn pause(
+    session: &Session,
+    [influxdb, grafana]: [&str; 2],
+    doing: &str,
+    paused: &mut Option<String>,
+) -> Result<()> {
+    let docker = session.docker()?;
+    // Set before the answer, because an interruption may come first.
+    *paused = Some(grafana.to_string());
+    match docker.pause_container(Role::Grafana, grafana).await {
+        // According to the engine, the container was not paused.
+        Err(error @ Error::Docker { refusal, .. }) if refusal != Refusal::Gone => {
+            *paused = None;
+            if is_paused(docker, grafana).await? {
+                let name = Role::Grafana.object_name(&session.stack().instance);
+                return Err(paused_by_another(session, influxdb, &name).await);
+            }
+            let was_paused = refusal == Refusal::Conflict;
+            Err(if was_paused { changed(doing, "another process paused its container in the meantime") } else { error })
+        }
+        result => result,
+    }
 }
 
 /// Sends the files under a path of a container; returns `false` if the path does not exist. Stops
