@@ -3,13 +3,14 @@
 //!
 //! Files are written and read through the engine, even in containers that were never started.
 
-use std::io::Read as _;
+use std::io::{Cursor, Read};
 use std::time::Instant;
 
 use bollard::query_parameters::{
     ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
+use tokio::sync::mpsc::{self, Receiver};
 
 use super::exec::last_words;
 use super::transport::for_stream;
@@ -59,14 +60,20 @@ impl Docker {
     /// [`Error::Docker`] if the engine does not answer.
     pub(crate) async fn read_files(&self, container: &str) -> Result<VolumeFiles> {
         let doing = "read clipper-metrics's files in Grafana's volume";
-        let Some(archive) = self.read_archive(doing, container, &format!("{VOLUME}/{OWN_FOLDER}")).await? else {
-            // The engine answers in the same way if the container does not exist.
-            return match self.find_by_id(doing, container).await? {
-                Some(_) => Ok(VolumeFiles::default()),
-                None => Err(Error::Raced { doing: doing.into(), why: "another process removed the container".into() }),
-            };
-        };
-        unpacked(&archive).map_err(unexpected(doing))
+        // A stray file in their folder may have any size.
+        let (sink, chunks) = mpsc::channel::<Vec<u8>>(1);
+        let unpacking = tokio::task::spawn_blocking(move || unpacked(Received { chunks, chunk: Cursor::default() }));
+        let path = format!("{VOLUME}/{OWN_FOLDER}");
+        let is_found = self.download(doing, container, &path, async |bytes| sink.send(bytes).await.is_ok()).await?;
+        drop(sink);
+        if is_found {
+            return unpacking.await.unwrap_or_else(|why| Err(std::io::Error::other(why))).map_err(unexpected(doing));
+        }
+        // The engine answers in the same way if the container does not exist.
+        match self.find_by_id(doing, container).await? {
+            Some(_) => Ok(VolumeFiles::default()),
+            None => Err(Error::Raced { doing: doing.into(), why: "another process removed the container".into() }),
+        }
     }
 
     /// Small files of a container as an archive; `None` if the path does not exist.
@@ -241,20 +248,45 @@ pub(super) fn unexpected(doing: &str) -> impl Fn(std::io::Error) -> Error {
     move |why| Error::Docker { doing: doing.into(), why: why.to_string(), refusal: Refusal::UnexpectedFile }
 }
 
-/// Parses an archive of the folder.
+/// Received chunks as one source, read in a blocking thread.
+struct Received {
+    chunks: Receiver<Vec<u8>>,
+    chunk: Cursor<Vec<u8>>,
+}
+
+impl Read for Received {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let length = self.chunk.read(buffer)?;
+            if length > 0 || buffer.is_empty() {
+                return Ok(length);
+            }
+            let Some(chunk) = self.chunks.blocking_recv() else { return Ok(0) };
+            self.chunk = Cursor::new(chunk);
+        }
+    }
+}
+
+/// Parses an archive of the folder. Other files in it are skipped.
 ///
 /// # Errors
-/// If the folder or a file is something else, such as a link, whose content is not in the volume.
-fn unpacked(archive: &[u8]) -> std::io::Result<VolumeFiles> {
+/// If the folder or a file is something else, such as a link, whose content is not in the volume, or if a file is too
+/// large.
+fn unpacked(archive: impl Read) -> std::io::Result<VolumeFiles> {
     let mut found = VolumeFiles::default();
     let mut entries = Entries::new(archive);
     while let Some(entry) = entries.next()? {
-        let is_folder = entry.name() == OWN_FOLDER && entry.kind == Kind::Folder;
+        let is_folder = entry.is_top() && entry.name() == OWN_FOLDER;
         // A user may have copied the folder into itself.
-        if is_folder || entry.is_nested() || !(OWN_FILES.contains(&entry.name()) || entry.name() == OWN_FOLDER) {
+        let is_file = OWN_FILES.contains(&entry.name()) && !entry.is_nested();
+        if !(is_file || is_folder) || (is_folder && entry.kind == Kind::Folder) {
             continue;
         }
         entry.expect_file()?;
+        if entry.size > LIMIT as u64 {
+            let why = format!("{} has {} bytes, more than {LIMIT}", entry.name(), entry.size);
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, why));
+        }
         let mut text = String::new();
         if entries.read_to_string(&mut text).is_err() {
             continue;
@@ -339,11 +371,11 @@ mod tests {
             &[(PASSWORD, "a b "), (PENDING, "c"), (VERSION, "12.4 grafana:x")],
         )
         .unwrap();
-        let files = unpacked(&archive).unwrap();
+        let files = unpacked(&archive[..]).unwrap();
         assert_eq!(files.password, Some(Secret::new("a b ")));
         assert_eq!(files.pending, Some(Secret::new("c")));
         assert_eq!(files.ran, RanVersion::parse("12.4 grafana:x"));
-        assert_eq!(unpacked(&[]).unwrap(), VolumeFiles::default());
+        assert_eq!(unpacked(&[][..]).unwrap(), VolumeFiles::default());
     }
 
     #[test]
@@ -356,15 +388,39 @@ mod tests {
                 let mut builder = tar::Builder::new(Vec::new());
                 builder.append_link(&mut header, path, "/etc/passwd").unwrap();
                 let archive = builder.into_inner().unwrap();
-                let why = unpacked(&archive).unwrap_err().to_string();
+                let why = unpacked(&archive[..]).unwrap_err().to_string();
                 assert!(why.contains("link to /etc/passwd, not a regular file"), "{path}: {why}");
                 assert!(only_file(&archive, path).is_err(), "{path}");
             }
         }
         for stray in ["stray", "copy/admin_password"] {
             let archive = packed(OWNER, Some(OWN_FOLDER), |_| PRIVATE, &[(stray, "x")]).unwrap();
-            assert_eq!(unpacked(&archive).unwrap(), VolumeFiles::default(), "{stray}");
+            assert_eq!(unpacked(&archive[..]).unwrap(), VolumeFiles::default(), "{stray}");
         }
+    }
+
+    #[test]
+    fn stray_files_of_any_size_and_kind_are_skipped() {
+        let large = "x".repeat(3 * LIMIT);
+        let files = [("a dump", large.as_str()), (PASSWORD, "p"), (OWN_FOLDER, &large), (VERSION, "12.4 grafana:x")];
+        let archive = packed(OWNER, Some(OWN_FOLDER), |_| PRIVATE, &files).unwrap();
+        // As the engine sends it.
+        let (sink, chunks) = mpsc::channel(archive.len());
+        archive.chunks(1000).for_each(|chunk| sink.blocking_send(chunk.to_vec()).unwrap());
+        drop(sink);
+        let found = unpacked(Received { chunks, chunk: Cursor::default() }).unwrap();
+        assert_eq!(found.password, Some(Secret::new("p")));
+        assert_eq!(found.ran, RanVersion::parse("12.4 grafana:x"));
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append_link(&mut header, "clipper-metrics/clipper-metrics", "/etc/passwd").unwrap();
+        assert_eq!(unpacked(&builder.into_inner().unwrap()[..]).unwrap(), VolumeFiles::default());
+        // A known file of that size is not read.
+        let archive = packed(OWNER, Some(OWN_FOLDER), |_| PRIVATE, &[(PASSWORD, &large)]).unwrap();
+        let why = unpacked(&archive[..]).unwrap_err().to_string();
+        assert_eq!(why, "admin_password has 196608 bytes, more than 65536");
     }
 
     #[test]

@@ -37,6 +37,11 @@ impl Entry {
         self.path.rsplit('/').next().unwrap_or_default()
     }
 
+    /// Whether it is in no folder.
+    pub(crate) fn is_top(&self) -> bool {
+        !self.path.trim_start_matches("./").contains('/')
+    }
+
     /// Whether it is below a folder of the archive's only folder.
     pub(crate) fn is_nested(&self) -> bool {
         self.path.trim_start_matches("./").matches('/').count() > 1

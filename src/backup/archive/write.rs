@@ -154,7 +154,7 @@ fn copy_below<W: Write>(
 
 /// Whether an entry from a container belongs in the archive. A link instead of a file contains no data.
 fn is_wanted(folder: ArchiveFolder, entry: &Entry) -> io::Result<bool> {
-    let is_top = !entry.path.contains('/');
+    let is_top = entry.is_top();
     match folder {
         ArchiveFolder::Influxdb | ArchiveFolder::Own if is_top => match &entry.kind {
             Kind::Folder => Ok(false),
