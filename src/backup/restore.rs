@@ -16,7 +16,7 @@ use crate::model::event::{Event, ExecutedStep};
 use crate::model::image::ImageRef;
 use crate::model::invocation::typed_option;
 use crate::model::observed::{ContainerState, Observed, VolumeState};
-use crate::model::plan::{self, BlockReason, Blocker, Finding, Item, Plan, Resource, Step, UpOptions};
+use crate::model::plan::{self, BlockReason, Blocker, Finding, Item, Plan, Question, Resource, Step, UpOptions};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::{Pull, RestoreRecord, Stack, UnfinishedRestore};
@@ -95,7 +95,7 @@ pub(crate) async fn restore(
     record: &RestoreRecord,
     take_over: impl AsyncFnOnce(&str) -> Result<()>,
     trust: impl AsyncFnOnce() -> Result<()>,
-    confirm: impl AsyncFn(&str) -> Result<()>,
+    confirm: impl AsyncFn(&Question) -> Result<()>,
     stop: impl Future<Output = ()>,
 ) -> Result<Outcome> {
     let stack = session.stack();

@@ -15,6 +15,7 @@ use crate::backup::archive::Verified;
 use crate::error::{Error, Exit, Result};
 use crate::model::image::ImageRef;
 use crate::model::invocation::{shell_path, shell_word};
+use crate::model::plan::Question;
 use crate::model::role::Role;
 use crate::output::Output;
 use crate::reconcile::Session;
@@ -43,7 +44,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &RestoreArguments) -> 
     let (session, record, images) = unless_interrupted(opening).await?;
     let trust = async || confirm_images(&session, arguments, &images, context).await;
     let take_over = async |what: &str| confirm_taking_over(&session, arguments, what, context).await;
-    let confirm = async |what: &str| confirm_loss(context, arguments.yes, what).await;
+    let confirm = async |question: &Question| confirm_loss(context, arguments.yes, question).await;
     let outcome = backup::restore(&session, &archive, &record, take_over, trust, confirm, interrupted()).await?;
     context.print(Output::Up(&outcome.status.executed(&outcome.executed)));
     Ok(Exit::Done)

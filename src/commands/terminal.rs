@@ -8,6 +8,7 @@ use super::options::{Color, Options};
 use crate::clipper::file::ValueKind;
 use crate::engine::environment::Environment;
 use crate::error::{Error, Result};
+use crate::model::plan::Question;
 use crate::model::text::{self, printable};
 use crate::output::{OutputFormat, Style};
 use crate::settings::keys::{Key, Setting, TABLE};
@@ -204,11 +205,10 @@ pub(super) async fn ask(question: &str, yes: bool, undone: &str, hint: &str) -> 
 }
 
 /// Asks before `up` deletes stored data.
-pub(super) async fn confirm_loss(context: &Context<'_>, yes: bool, what: &str) -> Result<()> {
+pub(super) async fn confirm_loss(context: &Context<'_>, yes: bool, question: &Question) -> Result<()> {
     // Live lines must not overwrite the question.
     context.printer.clear();
-    let hint = "add --yes to confirm, or choose another value for the setting";
-    ask(&format!("{what}. Continue?"), yes, what, hint).await
+    ask(&format!("{question}. Continue?"), yes, &question.to_string(), question.hint()).await
 }
 
 /// Runs a future until it completes or an interruption comes first.

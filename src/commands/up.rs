@@ -7,7 +7,7 @@ use super::session;
 use super::terminal::{self, confirm_loss};
 use crate::error::{Exit, Result};
 use crate::model::event::Event;
-use crate::model::plan::UpOptions;
+use crate::model::plan::{Question, UpOptions};
 use crate::model::stack::Pull;
 use crate::output::Output;
 use crate::reconcile;
@@ -50,7 +50,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &UpArguments) -> Resul
             .print(Output::Planned { status: &preview.status.planned(&preview.plan, questions), plan: &preview.plan });
         return Ok(if preview.plan.in_sync() { Exit::Done } else { Exit::Differs });
     }
-    let confirm = async |what: &str| confirm_loss(context, arguments.yes, what).await;
+    let confirm = async |question: &Question| confirm_loss(context, arguments.yes, question).await;
     let outcome = reconcile::up(&session, options, confirm).await?;
     let status = outcome.status.executed(&outcome.executed);
     context.print(Output::Up(&status));

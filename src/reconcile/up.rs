@@ -20,7 +20,7 @@ use crate::model::upgrade::UpgradeState;
 /// The number of plans that only reveal the facts for the next one.
 const MAX_PREPARATIONS: usize = 12;
 
-/// Brings the stack up and verifies it. `confirm` is called with a description before data is
+/// Brings the stack up and verifies it. `confirm` is called with a question before data is
 /// deleted. If a new image of Grafana fails, the previous one is restored with its database.
 ///
 /// # Errors
@@ -29,7 +29,7 @@ const MAX_PREPARATIONS: usize = 12;
 pub(crate) async fn up(
     session: &Session,
     options: UpOptions,
-    confirm: impl AsyncFn(&str) -> Result<()>,
+    confirm: impl AsyncFn(&Question) -> Result<()>,
 ) -> Result<Outcome> {
     begin(session.stack(), options, session.listener())?;
     match Box::pin(converge(session, options, &confirm)).await {
@@ -61,7 +61,11 @@ fn check_reset(stack: &Stack) -> Result<()> {
 }
 
 /// Rolls back to the previous image if another one is being tried, and returns the error to report.
-async fn undo_upgrade(session: &Session, failure: RunFailure, confirm: &impl AsyncFn(&str) -> Result<()>) -> Error {
+async fn undo_upgrade(
+    session: &Session,
+    failure: RunFailure,
+    confirm: &impl AsyncFn(&Question) -> Result<()>,
+) -> Error {
     let rollback = session.roll_back(&failure).await;
     let error = failure.error;
     let (before, upgrade) = match rollback {
@@ -90,7 +94,7 @@ async fn undo_upgrade(session: &Session, failure: RunFailure, confirm: &impl Asy
 async fn converge(
     session: &Session,
     options: UpOptions,
-    confirm: &impl AsyncFn(&str) -> Result<()>,
+    confirm: &impl AsyncFn(&Question) -> Result<()>,
 ) -> Result<Outcome, RunFailure> {
     let (stack, started) = (session.stack(), Instant::now());
     let mut options = options;
@@ -183,11 +187,11 @@ fn warn_at_end(session: &Session, seen: &Observed, plan: &Plan, executed: &[Exec
 async fn request_confirmations(
     questions: Vec<Question>,
     confirmed: &mut Vec<Question>,
-    confirm: &impl AsyncFn(&str) -> Result<()>,
+    confirm: &impl AsyncFn(&Question) -> Result<()>,
 ) -> Result<()> {
     for question in questions {
         if !confirmed.iter().any(|answered| answered.covers(&question)) {
-            confirm(&question.to_string()).await?;
+            confirm(&question).await?;
             confirmed.push(question);
         }
     }

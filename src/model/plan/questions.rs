@@ -6,6 +6,7 @@ use super::{Plan, Step};
 use crate::model::observed::Observed;
 use crate::model::retention::Retention;
 use crate::model::stack::Stack;
+use crate::model::upgrade::UpgradeState;
 
 /// A confirmation that `up` requests before it deletes data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +14,11 @@ pub enum Question {
     /// A shorter retention period deletes data.
     Retention { database: String, from: Option<Retention>, to: Retention },
     /// Grafana's database from before this upgrade replaces the current one.
-    Restore { tried: String },
+    Restore {
+        tried: String,
+        /// Whether it does so before any image starts, not only before the desired one.
+        precedes_every_image: bool,
+    },
 }
 
 impl Question {
@@ -22,6 +27,20 @@ impl Question {
     pub(crate) fn covers(&self, other: &Self) -> bool {
         let is_open = |question: &Self| matches!(question, Self::Retention { from: None, .. });
         self == other || (is_open(self) && matches!(other, Self::Retention { .. }))
+    }
+
+    /// How to confirm, or to avoid the loss.
+    #[must_use]
+    pub(crate) const fn hint(&self) -> &'static str {
+        match self {
+            Self::Retention { .. } => "add --yes to confirm, or choose another value for the setting",
+            Self::Restore { precedes_every_image: true, .. } => {
+                "add --yes to confirm: no image of Grafana starts before its database is restored"
+            }
+            Self::Restore { precedes_every_image: false, .. } => {
+                "add --yes to confirm, or keep the database with another --grafana-image"
+            }
+        }
     }
 }
 
@@ -37,7 +56,7 @@ impl fmt::Display for Question {
                     "changing the retention period of database {database} (unknown) to {to} may delete older data"
                 )
             }
-            Self::Restore { tried } => write!(
+            Self::Restore { tried, .. } => write!(
                 f,
                 "restoring the database that precedes the upgrade to {tried} loses all data stored in Grafana \
                  since then"
@@ -52,7 +71,10 @@ impl fmt::Display for Question {
 pub fn questions(stack: &Stack, seen: &Observed, plan: &Plan) -> Vec<Question> {
     let upgrade = seen.settings.upgrade.as_ref().filter(|_| plan.rolls_back());
     let upgrade = upgrade.filter(|upgrade| !upgrade.is_recent(seen.time, stack.timeout));
-    let restore = upgrade.map(|upgrade| Question::Restore { tried: upgrade.to.name.to_string() });
+    let restore = upgrade.map(|upgrade| Question::Restore {
+        tried: upgrade.to.name.to_string(),
+        precedes_every_image: upgrade.state != UpgradeState::Unproven,
+    });
     plan.steps().filter_map(|(step, _)| shorter_retention(step)).chain(restore).collect()
 }
 
@@ -71,6 +93,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::model::image::ImageRef;
+    use crate::model::plan::{self, UpOptions};
+    use crate::model::role::Role;
+    use crate::model::upgrade::{NamedImage, Upgrade};
+    use crate::model::volume_content::{VolumeContent, VolumeFiles};
+    use crate::samples::{self, container_of};
 
     fn days(days: u64) -> Retention {
         Retention::For(Duration::from_secs(days * 86_400))
@@ -95,7 +123,31 @@ mod tests {
     fn a_question_about_an_unknown_period_covers_the_same_one_about_a_known_period() {
         let (unknown, known) = (question(None, days(2)).unwrap(), question(Some(days(90)), days(2)).unwrap());
         assert!(unknown.covers(&known) && known.covers(&known) && !known.covers(&unknown));
-        let restore = Question::Restore { tried: "grafana/grafana:13.0.0".into() };
+        let restore = Question::Restore { tried: "grafana/grafana:13.0.0".into(), precedes_every_image: false };
         assert!(!unknown.covers(&restore) && !restore.covers(&known) && restore.covers(&restore));
+    }
+
+    #[test]
+    fn only_an_unproven_image_can_be_replaced_instead_of_rolled_back() {
+        for (state, offers_image) in
+            [(UpgradeState::Unproven, true), (UpgradeState::Refused, false), (UpgradeState::Postponed, false)]
+        {
+            let named = |tag: &str| {
+                let name = ImageRef::parse(&format!("grafana/grafana:{tag}")).unwrap();
+                NamedImage { name, id: None }
+            };
+            let (id, from, to) = ("1".to_string(), named("1.2.0"), named("1.3.0"));
+            let mut seen = samples::in_sync();
+            seen.time = 1_000_000_000_000;
+            container_of(&mut seen, Role::Grafana).config.as_mut().unwrap().image = to.name.clone();
+            let files = VolumeFiles::default();
+            seen.grafana.content = Some(VolumeContent { files, copy: Some(id.clone()) });
+            seen.settings.upgrade = Some(Upgrade { id, from, to, state });
+            let stack = samples::stack();
+            let plan = plan::up(&stack, &seen, UpOptions::default());
+            let questions = questions(&stack, &seen, &plan);
+            let [question] = &questions[..] else { panic!("{questions:?} {plan:?}") };
+            assert_eq!(question.hint().contains("--grafana-image"), offers_image, "{state:?}");
+        }
     }
 }
