@@ -1,5 +1,6 @@
 //! `restore`: creates an instance from a file that `backup` wrote.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,11 +15,13 @@ use crate::backup;
 use crate::backup::archive::Verified;
 use crate::error::{Error, Exit, Result};
 use crate::model::image::ImageRef;
-use crate::model::invocation::{shell_path, shell_word};
+use crate::model::invocation::{shell_path, typed_option};
 use crate::model::plan::Question;
 use crate::model::role::Role;
+use crate::model::stack::Remembered;
 use crate::output::Output;
 use crate::reconcile::Session;
+use crate::settings::keys::{Setting, settings_of};
 
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArguments {
@@ -76,14 +79,61 @@ async fn confirm_images(
         return Ok(());
     }
     context.printer.clear();
-    let list =
-        |text: fn(&(Role, ImageRef)) -> String, separator| images.iter().map(text).collect::<Vec<_>>().join(separator);
-    let options = list(|(role, image)| format!("--{role}-image {}", shell_word(&image.to_string())), " ");
+    let remembered = session.stack().settings.as_ref().map(|settings| settings.values.clone()).unwrap_or_default();
+    let options = options_of(images, &remembered);
     let file = shell_path(&arguments.file);
-    let command = session.stack().invocation.again(&format!("restore {file} {options}"));
-    let what = format!("the archive names {}", list(|(role, image)| format!("{image} for {}", role.title()), " and "));
+    let command = session.stack().invocation.again(&format!("restore {file}{options}"));
+    let named: Vec<String> = images.iter().map(|(role, image)| format!("{image} for {}", role.title())).collect();
+    let what = format!("the archive names {}", named.join(" and "));
     let question = format!("{what}. Run {}?", if images.len() == 1 { "that image" } else { "these images" });
     let object = if images.len() == 1 { "it" } else { "them" };
     let hint = format!("if you trust {object}: `{command}`; --yes skips the question");
     terminal::ask(&question, arguments.yes, &what, &hint).await
+}
+
+/// The options that name images. A default image of a registry stays one if the registry is named.
+fn options_of(images: &[(Role, ImageRef)], remembered: &BTreeMap<String, Remembered>) -> String {
+    let registry = remembered.get(Setting::Registry.key().option).filter(|registry| !registry.value.is_empty());
+    let mut options: Vec<String> = Vec::new();
+    for (role, image) in images {
+        let own = settings_of(*role).image;
+        let option = match registry {
+            Some(registry) if !remembered.contains_key(own.key().option) => {
+                typed_option(&Setting::Registry.option(), &registry.value)
+            }
+            _ => typed_option(&own.option(), &image.to_string()),
+        };
+        if !options.contains(&option) {
+            options.push(option);
+        }
+    }
+    options.concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_image_of_a_registry_is_named_by_the_registry() {
+        let image = |name: &str| ImageRef::parse(name).unwrap();
+        let images = [
+            (Role::Influxdb, image("m:5000/influxdb:1.12.4")),
+            (Role::Grafana, image("m:5000/grafana/grafana:12.4.10")),
+        ];
+        let options = |settings: &[(&str, &str)]| {
+            let remembered = |(name, value): &(&str, &str)| {
+                ((*name).to_string(), Remembered { value: (*value).into(), from_file: false })
+            };
+            options_of(&images, &settings.iter().map(remembered).collect())
+        };
+        let registry = ("registry", "m:5000");
+        let influxdb = ("influxdb-image", "m:5000/influxdb:1.12.4");
+        let grafana = ("grafana-image", "m:5000/grafana/grafana:12.4.10");
+        assert_eq!(options(&[registry]), " --registry m:5000");
+        assert_eq!(options(&[registry, influxdb]), " --influxdb-image m:5000/influxdb:1.12.4 --registry m:5000");
+        let both = " --influxdb-image m:5000/influxdb:1.12.4 --grafana-image m:5000/grafana/grafana:12.4.10";
+        assert_eq!(options(&[influxdb, grafana]), both);
+        assert_eq!(options(&[registry, influxdb, grafana]), both);
+    }
 }
