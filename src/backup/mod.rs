@@ -22,6 +22,7 @@ use crate::engine::files::{DATABASE_FILES, OWN_FOLDER, VOLUME};
 use crate::error::{Error, Refusal, Result};
 use crate::influxdb::activity::INTERNAL;
 use crate::model::event::Event;
+use crate::model::image::ImageRef;
 use crate::model::invocation::shell_path;
 use crate::model::last_run::LastRun;
 use crate::model::native::{System, package};
@@ -29,7 +30,7 @@ use crate::model::observed::{Observed, RunState};
 use crate::model::results::BackedUp;
 use crate::model::role::Role;
 use crate::model::schema::{SchemaVersion, Seconds};
-use crate::model::stack::{Remembered, Stack};
+use crate::model::stack::{DesiredContainer, Remembered, Stack};
 use crate::model::text::printable;
 use crate::model::upgrade::Upgrade;
 use crate::reconcile::{Connections, Depth, Session, expect_known_settings, expect_restored};
@@ -162,17 +163,14 @@ async fn describe(session: &Session, connections: &Connections, seen: &Observed)
     let known = stack.settings.as_ref().map(|settings| &settings.values);
     let mut settings = seen.settings.values.as_ref().or(known).cloned().unwrap_or_default();
     if let (Some(spec), Some(_)) = (stack.container(Role::Grafana), &stack.refused_image) {
-        // The restored instance runs the current image, not one that failed here and may have the same name.
-        let running = seen.grafana.version.as_deref().filter(|_| spec.pinned_image.is_some());
-        let image = running.and_then(|version| spec.config.image.of_version(version));
-        if spec.pinned_image.is_some() && image.is_none() {
+        let image = archived_image(spec, seen.grafana.version.as_deref()).unwrap_or_else(|| {
             session.listener().on(Event::Warning(&format!(
                 "a newer image called {} failed here, and the archive names it: choose an image with --grafana-image \
                  when you restore it",
                 spec.config.image
             )));
-        }
-        let image = image.unwrap_or_else(|| spec.config.image.clone());
+            spec.config.image.clone()
+        });
         let image = Remembered { value: image.to_string(), from_file: false };
         settings.insert(Upgrade::SETTING.into(), image);
     }
@@ -186,6 +184,13 @@ async fn describe(session: &Session, connections: &Connections, seen: &Observed)
         influxdb: seen.influxdb.version.clone().unwrap_or_default(),
         grafana: grafana.or(LastRun::of(&seen.grafana, None).recorded.map(|ran| ran.to_string())).unwrap_or_default(),
     })
+}
+
+/// The image that the restored instance runs: the current one, not one that failed here. A pinned image has the same
+/// name as that one, so only its version can name it.
+fn archived_image(spec: &DesiredContainer, version: Option<&str>) -> Option<ImageRef> {
+    let image = &spec.config.image;
+    if spec.pinned_image.is_some() { image.of_version(version?) } else { Some(image.clone()) }
 }
 
 fn expect_containers(stack: &Stack, verb: &str) -> Result<()> {
@@ -416,5 +421,20 @@ mod tests {
         for other in ["/var/lib/influxdb/clipper-metrics-backup", "/var/lib/influxdb/data", ""] {
             assert_eq!(run_of(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_pinned_image_is_archived_by_its_version() {
+        let mut spec = crate::samples::desired_container(Role::Grafana);
+        let mut archived = |image: &str, is_pinned: bool, version| {
+            spec.config.image = ImageRef::parse(image).unwrap();
+            spec.pinned_image = is_pinned.then(|| "id".into());
+            archived_image(&spec, version).map(|image| image.to_string())
+        };
+        let [moving, exact] = ["grafana/grafana:latest", "grafana/grafana:12.4.10"];
+        assert_eq!(archived(moving, false, Some("12.4.10")).as_deref(), Some(moving));
+        assert_eq!(archived(moving, true, Some("12.4.10")).as_deref(), Some(exact));
+        assert_eq!(archived(moving, true, None), None);
+        assert_eq!(archived("corp/grafana:1", true, Some("12.4.10")), None);
     }
 }
