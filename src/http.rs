@@ -177,7 +177,7 @@ impl Http {
             // The environment's proxy would connect to its own loopback.
             builder = builder.no_proxy();
         }
-        // Also if no request is sent over TLS.
+        // Checked even if no request uses TLS.
         let certificates = ca_file.map(certificates).transpose()?;
         if base.starts_with("http://") {
             // Nothing is verified, so the system's certificates are not read and may be missing.

@@ -39,7 +39,8 @@ pub(crate) fn new_restore(archive: String, digest: String) -> UnfinishedRestore 
 /// finishes the restore needs the archive's.
 #[must_use]
 pub(crate) fn restoring(mut stack: Stack, restore: UnfinishedRestore) -> Stack {
-    if let Some(retention) = stack.retention {
+    let is_in_file = stack.settings.as_ref().and_then(|settings| settings.values.get(Retention::SETTING));
+    if let Some(retention) = stack.retention.filter(|_| is_in_file.is_none_or(|one| !one.from_file)) {
         stack.invocation = stack.invocation.with_setting_for_up(Retention::SETTING, &retention.typed());
     }
     stack.restore = Some(restore);
@@ -204,7 +205,8 @@ fn explained(stack: &Stack, left: Left, error: Error) -> (Error, Option<String>)
 }
 
 fn with_fitting_hint(stack: &Stack, left: Left, error: Error) -> Error {
-    let is_undone = left == Left::Removed;
+    // With its record, parts of it do not prevent the same restore.
+    let is_undone = matches!(left, Left::Removed | Left::Parts);
     let invocation = if is_undone { before_restore(stack).invocation } else { stack.invocation.clone() };
     match error {
         // Its hint needs the instance's name, which the archive may have supplied.

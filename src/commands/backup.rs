@@ -42,7 +42,7 @@ pub(super) fn expect_no_stream(command: &str, stream: &str, file: &Path, invocat
     ))
 }
 
-/// Refuses a path that only a directory can have: the archive would get its name after all work.
+/// Refuses the path of a directory before any work: the archive gets its name last.
 fn expect_file_name(file: &Path) -> Result<()> {
     let path = file.as_os_str().as_encoded_bytes();
     let last = path.rsplit(|byte| std::path::is_separator(char::from(*byte))).next().unwrap_or_default();

@@ -177,8 +177,8 @@ async fn send(session: &Session, options: &DemoOptions, sent: &mut SentSoFar) ->
     session
         .listener()
         .on(Event::Note(&format!("sending demo data to database {} every 15s; press Ctrl-C to stop", stack.database)));
-    let deadline = options.duration.map(|duration| Instant::now() + duration);
     let wait = Duration::from_millis(first.saturating_sub(crate::clock::now()).max(0).unsigned_abs());
+    let deadline = options.duration.map(|duration| Instant::now() + wait + duration);
     let step = Duration::from_millis(STEP.unsigned_abs());
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + wait, step);
     // Reports that a suspended process missed are not made up for.
@@ -233,7 +233,8 @@ async fn backfill(
     let now = crate::clock::now();
     let first = first_report(influxdb, database, past, now, session.listener()).await?;
     // All backfills use the same times, so that a second one replaces the points of the first.
-    let mut at = first.div_euclid(STEP).saturating_add(1).saturating_mul(STEP);
+    let aligned = first.div_euclid(STEP).saturating_add(1).saturating_mul(STEP);
+    let mut at = aligned.min(now);
     let mut batch = Batch::default();
     while at <= now {
         load.report(at, &mut batch);

@@ -32,7 +32,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The engine to use. As in `docker`, an empty one counts as not supplied.
+    /// The engine to use; an empty one counts as not supplied.
     pub(crate) fn host(&self) -> Option<&str> {
         self.host.as_deref().filter(|host| !host.is_empty())
     }

@@ -15,7 +15,8 @@ use crate::engine::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::model::event::{Event, Listener};
 use crate::model::image::ImageRef;
-use crate::model::invocation::shell_word;
+use crate::model::invocation::{shell_word, typed_option};
+use crate::model::lost_settings::Lost;
 use crate::model::native::System;
 use crate::model::observed::{StoredSettings, VolumeState};
 use crate::model::plan::{self, Resource};
@@ -146,8 +147,8 @@ async fn open_on(
     let (stack, credentials) = merged?;
     if let Some(url) = dropped_data_source_url(inputs, stored.as_ref(), &stack) {
         context.printer.on(Event::Warning(&format!(
-            "the remembered --data-source-url {url} belongs to another InfluxDB and is not used; if it is still right, add \
-             it to the command"
+            "the remembered --data-source-url {url} belongs to another InfluxDB and is not used; `{}` keeps it",
+            stack.command(&format!("up{}", typed_option("--data-source-url", &url)))
         )));
     }
     let session = Session::new(stack, Some(Rc::new(docker)), credentials, context.listener())?;
@@ -275,7 +276,11 @@ async fn expect_external(session: &Session, inputs: &Inputs, context: &Context<'
 fn dropped_data_source_url(inputs: &Inputs, stored: Option<&StoredSettings>, stack: &Stack) -> Option<String> {
     let option = Setting::DataSourceUrl.key().option;
     let remembered = stored?.values.as_ref()?.get(option).filter(|remembered| !remembered.from_file)?;
-    let is_used = stack.settings.as_ref().is_none_or(|settings| settings.values.contains_key(option));
+    let is_lost = |lost: &Lost| lost.unknown.iter().any(|unknown| unknown.option == option);
+    let is_used = stack
+        .settings
+        .as_ref()
+        .is_none_or(|settings| settings.values.contains_key(option) || settings.lost.as_ref().is_some_and(is_lost));
     (!is_used && inputs.given(Setting::DataSourceUrl).is_none()).then(|| remembered.value.clone())
 }
 

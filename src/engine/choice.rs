@@ -147,7 +147,7 @@ fn from_context(name: &str, chosen_by: fn(String) -> ChosenBy, environment: &Env
         let exists = |name: &&str| tls.join(name).try_exists().unwrap_or(true);
         let wants_tls = ["ca.pem", "cert.pem", "key.pem"].iter().any(exists);
         let endpoint = Endpoint { certificates: wants_tls.then_some(tls), ..Endpoint::new(&host, chosen_by) };
-        return if skips_verification { verifiable(endpoint) } else { Ok(endpoint) };
+        return if skips_verification && !wants_tls { verifiable(endpoint) } else { Ok(endpoint) };
     }
     Err(unknown("that Docker context does not exist"))
 }

@@ -128,7 +128,7 @@ type ChunkStream = BoxStream<'static, io::Result<Vec<u8>>>;
 /// Passes chunks to `upload` as a stream; `None` if it neither ends nor takes a chunk for too long. It begins with the
 /// first chunk, for which the reader may have to skip most of an archive.
 async fn pass<T>(mut chunks: Receiver<io::Result<Vec<u8>>>, upload: impl AsyncFnOnce(ChunkStream) -> T) -> Option<T> {
-    let first = chunks.recv().await;
+    let first = tokio::time::timeout(COMMAND_TIMEOUT, chunks.recv()).await.ok()?;
     let (beat, mut beats) = watch::channel(());
     let rest = stream::unfold((chunks, beat), |(mut chunks, beat)| async {
         let chunk = chunks.recv().await?;

@@ -13,7 +13,7 @@ pub(super) const DEFAULT: &str = "unix:///var/run/docker.sock";
 pub(crate) struct Endpoint {
     /// The address in the format of `DOCKER_HOST`.
     pub(crate) host: String,
-    /// A folder with `ca.pem`, `cert.pem` and `key.pem`, if TLS is used. A context needs none of these files.
+    /// A folder with `ca.pem`, `cert.pem` and `key.pem`, if TLS is used. In a context, some of these files may be missing.
     pub(crate) certificates: Option<PathBuf>,
     /// The origin of the choice.
     pub(crate) chosen_by: ChosenBy,

@@ -20,7 +20,8 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
     };
     let lower = message.to_lowercase();
     let socket = endpoint.host.trim_start_matches("unix://");
-    let missing = matches!(error, Bollard::SocketNotFoundError(_)) || lower.contains("no such file");
+    let missing = matches!(error, Bollard::SocketNotFoundError(_))
+        || (lower.contains("no such file") && endpoint.certificates.is_none());
     let mut install = None;
     let mut is_down = false;
     let (why, hint) = if let Bollard::DockerResponseServerError { status_code: FORBIDDEN, message } = error {
@@ -145,10 +146,18 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
 /// The status with which proxies and authorization plugins deny a request.
 const FORBIDDEN: u16 = 403;
 
-/// Whether a proxy or an authorization plugin denied a pull. A registry's own denial has a message.
+/// Whether a proxy or an authorization plugin denied a pull.
 pub(super) fn is_denied(error: &Bollard) -> bool {
     let Bollard::DockerResponseServerError { status_code: FORBIDDEN, message } = error else { return false };
-    has_no_text(message) || message.contains("authorization denied by plugin")
+    is_denial(message)
+}
+
+/// Whether a message with that status comes from a proxy or an authorization plugin. The engine's own denials, and a
+/// registry's, say more.
+fn is_denial(message: &str) -> bool {
+    has_no_text(message)
+        || message.contains("authorization denied by plugin")
+        || message.trim().eq_ignore_ascii_case("forbidden")
 }
 
 /// The engine's message, or the status if a proxy sent a web page or nothing.
@@ -226,7 +235,7 @@ fn refusal(status: u16, text: &str) -> Refusal {
         || says(&["network already exists", "network is being used", "is already paused"])
     {
         Refusal::Conflict
-    } else if status == FORBIDDEN {
+    } else if status == FORBIDDEN && is_denial(text) {
         Refusal::Denied
     } else {
         Refusal::Other
@@ -368,7 +377,7 @@ mod tests {
     fn a_request_that_a_proxy_or_plugin_denies_is_named() {
         let page = "<html><body><h1>403 Forbidden</h1>\nRequest forbidden by administrative rules.\n</body></html>";
         let forbidden = |text: &str| Bollard::DockerResponseServerError { status_code: 403, message: text.into() };
-        for text in [page, "", "authorization denied by plugin opa: no"] {
+        for text in [page, "", "Forbidden\n", "authorization denied by plugin opa: no"] {
             let error = translate("create volume x", &forbidden(text));
             assert!(matches!(error, Error::Docker { refusal: Refusal::Denied, .. }), "{text}");
             let (message, hint) = (error.to_string(), error.hint(&Invocation::default()));
@@ -379,6 +388,13 @@ mod tests {
         assert_eq!(message, "cannot create volume x: the answer has status 403 and no message");
         let active = translate("remove network x", &forbidden("network x has active endpoints"));
         assert!(matches!(active, Error::Docker { refusal: Refusal::Conflict, .. }));
+        for own in [
+            "endpoint with name x-grafana already exists in network x",
+            "operation is not permitted on predefined default network",
+        ] {
+            let error = translate("start the container of Grafana", &forbidden(own));
+            assert!(matches!(error, Error::Docker { refusal: Refusal::Other, .. }), "{own}");
+        }
         assert!(!is_denied(&forbidden("pulling from host r failed with status code [manifests 1]: 403 Forbidden")));
         let endpoint = Endpoint::new("tcp://box:2375", ChosenBy::Option);
         let Error::Engine { why, hint, .. } = unreachable(&endpoint, &forbidden(page)) else { panic!("it answers") };

@@ -4,7 +4,7 @@
 //! Files are written and read through the engine, even in containers that were never started.
 
 use std::io::{Cursor, Read};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bollard::query_parameters::{
     ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder,
@@ -45,6 +45,8 @@ pub(super) const PRIVATE: u32 = 0o400;
 const OWNER: (u64, u64) = (472, 0);
 /// The size limit for reading: a password is one line.
 const LIMIT: usize = 64 << 10;
+/// The time limit for reading the files.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The path of the password in the container. It is stored next to the database that it opens, and
 /// is deleted together with it.
@@ -64,7 +66,11 @@ impl Docker {
         let (sink, chunks) = mpsc::channel::<Vec<u8>>(1);
         let unpacking = tokio::task::spawn_blocking(move || unpacked(Received { chunks, chunk: Cursor::default() }));
         let path = format!("{VOLUME}/{OWN_FOLDER}");
-        let is_found = self.download(doing, container, &path, async |bytes| sink.send(bytes).await.is_ok()).await?;
+        let receiving = self.download(doing, container, &path, async |bytes| sink.send(bytes).await.is_ok());
+        let is_found = tokio::time::timeout(READ_TIMEOUT, receiving).await.unwrap_or_else(|_| {
+            let why = format!("the folder {OWN_FOLDER} could not be read within {}s", READ_TIMEOUT.as_secs());
+            Err(Error::Docker { doing: doing.into(), why, refusal: Refusal::Gone })
+        })?;
         drop(sink);
         if is_found {
             return unpacking.await.unwrap_or_else(|why| Err(std::io::Error::other(why))).map_err(unexpected(doing));

@@ -117,13 +117,13 @@ impl Docker {
     fn explained(&self, error: Error, cause: &Bollard) -> Error {
         #[cfg(unix)]
         if let (Some(ssh), Error::Docker { refusal: Refusal::Gone, .. } | Error::Engine { .. }) = (&self.ssh, &error) {
-            // A connection that worked before has broken; otherwise the error is about connecting. An engine that is late
-            // says nothing about ssh.
+            // A connection that worked before has broken; otherwise the error is about connecting. A timeout does not mean
+            // that the connection is broken.
             let has_broken = self.engine.initialized() && !matches!(cause, Bollard::RequestTimeoutError);
             let (why, hint) = if ssh.has_ended() || has_broken {
                 let why = ssh.failure().map(|why| format!(": {why}")).unwrap_or_default();
                 (format!("the ssh connection was interrupted{why}"), "run the same command again".to_string())
-            } else if let Some(why) = ssh.failure() {
+            } else if let Some(why) = ssh.failure().filter(|_| !self.engine.initialized()) {
                 let typed = ssh.destination().typed();
                 (why, format!("check that `ssh {typed} docker version` works without a prompt"))
             } else {

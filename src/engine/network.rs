@@ -89,14 +89,21 @@ impl Docker {
 
     /// What identifies the engine's host, also over ssh: its name, and Docker's number for the engine, which clones of a
     /// machine share. Podman makes a new number for each request. `None` also if a proxy denies the request, because
-    /// every command works without it.
+    /// only the comparison of machines needs it.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
     pub(crate) async fn identity(&self) -> Result<Option<String>> {
         let is_podman = self.is_podman().await?;
         let info = match self.call("request the engine's properties", self.client.info()).await {
-            Err(Error::Docker { refusal: Refusal::Denied, .. }) => return Ok(None),
+            Err(Error::Docker { refusal: Refusal::Denied, why, .. }) => {
+                let note = format!(
+                    "the engine's machine is unknown, so its loopback cannot be distinguished from another machine's: a \
+                     proxy or plugin denies the engine's properties ({why})"
+                );
+                self.listener.on(Event::Note(&note));
+                return Ok(None);
+            }
             result => result?,
         };
         let id = info.id.filter(|_| !is_podman).unwrap_or_default();

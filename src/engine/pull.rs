@@ -116,7 +116,10 @@ impl Progress {
     /// The time that the pull may take without progress.
     fn patience(&self) -> Duration {
         let any = |test: fn(Stage) -> bool| self.layers.values().any(|layer| test(layer.stage));
-        let awaits_bytes = any(|stage| matches!(stage, Stage::Waiting | Stage::Downloading | Stage::Verifying));
+        let is_due = any(|stage| matches!(stage, Stage::Waiting | Stage::Downloading | Stage::Verifying));
+        // If the engine has all content already, it announces the layers and says nothing else. A layer that is only
+        // announced beside others that have begun is due.
+        let awaits_bytes = is_due || (any(|stage| stage > Stage::Known) && any(|stage| stage == Stage::Known));
         let is_extracting = any(|stage| stage == Stage::Extracting);
         // Otherwise the engine unpacks what it has, even if it reports no extraction.
         let may_extract = any(|stage| stage > Stage::Unknown) && !awaits_bytes;
@@ -162,7 +165,7 @@ impl Docker {
     async fn credentials(&self, image: &ImageRef) -> Result<Option<DockerCredentials>> {
         let is_podman = self.is_podman().await?;
         Ok(credentials(image, is_podman).await.unwrap_or_else(|fault| {
-            self.listener.on(Event::Note(&format!("{fault}; {image} is pulled without an account")));
+            self.listener.on(Event::Note(&format!("{fault}; {image} is pulled anonymously")));
             None
         }))
     }

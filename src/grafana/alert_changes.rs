@@ -15,8 +15,8 @@ use crate::model::alerts::{AlertRule, AlertRules, NewRule};
 use crate::model::observed::ActualRule;
 use crate::model::stack::Stack;
 
-/// Lets users edit rules created through the API. Later versions refuse it for a single rule that Grafana 9, which ignores
-/// it, marked as created through the API.
+/// Lets users edit rules created through the API. Grafana 9 ignores this header and marks rules as created through the
+/// API. Later versions refuse it for such a rule when it is saved alone.
 const EDITABLE: (&str, &str) = ("X-Disable-Provenance", "true");
 const SAVE_GROUP: &str = "save the alert rules' group";
 

@@ -129,11 +129,10 @@ impl Grafana {
             None => Some(String::new()),
         };
         let found = self.search().await?;
-        let slug = slug(title);
         let namesake = found.iter().find(|hit| {
-            // A title is compared with those of all folders.
-            let is_compared = hit.kind == SearchHit::FOLDER || within.as_ref() == Some(&hit.folder_uid);
-            is_compared && hit.uid != uid && self::slug(&hit.title) == slug
+            let is_beside = within.as_ref() == Some(&hit.folder_uid);
+            let is_compared = is_beside || (hit.kind == SearchHit::FOLDER && !self.has(Capability::ExactTitles));
+            is_compared && hit.uid != uid && self.is_same_title(&hit.title, title)
         });
         let Some(SearchHit { kind, uid, title, .. }) = namesake else { return Ok(None) };
         let (kind, provisioned, shares) = if kind == SearchHit::FOLDER {
@@ -264,21 +263,26 @@ impl Grafana {
     pub(super) async fn seen_folder(&self, stack: &Stack) -> Result<FolderState> {
         let Some(title) = &stack.folder else { return Ok(FolderState::NotConfigured) };
         let look = async {
-            if self.is_own_dashboards_title(stack, title) {
-                return Ok(FolderState::TitleTaken);
-            }
             if let Some(folder) = self.folder(title).await? {
                 return Ok(FolderState::Present { is_own: is_own(&folder, &stack.instance, title) });
             }
-            Ok(if self.is_title_taken(title).await? { FolderState::TitleTaken } else { FolderState::Missing })
+            let is_own = self.is_own_dashboards_title(stack, title);
+            let is_taken = is_own || self.is_title_taken(title).await?;
+            Ok(if is_taken { FolderState::TitleTaken { is_own } } else { FolderState::Missing })
         };
         or_unreadable(look.await, FolderState::Unreadable)
     }
 
-    /// Whether one of the stack's dashboards has the title, and this version allows no folder with the same title.
+    /// Whether one of the stack's dashboards has the title, and this version allows no folder with the same title, not
+    /// even for dashboards in it.
     fn is_own_dashboards_title(&self, stack: &Stack, title: &str) -> bool {
-        let is_equal = |id| slug(stack.dashboard_identity(id).1) == slug(title);
-        !self.has(Capability::EqualTitles) && stack.dashboards().any(is_equal)
+        let is_equal = |id| self.is_same_title(stack.dashboard_identity(id).1, title);
+        !self.has(Capability::ExactTitles) && stack.dashboards().any(is_equal)
+    }
+
+    /// Whether this version considers two titles equal.
+    fn is_same_title(&self, one: &str, other: &str) -> bool {
+        if self.has(Capability::ExactTitles) { one == other } else { slug(one) == slug(other) }
     }
 
     /// Whether a dashboard outside any folder has the title, and this version allows no folder with the same title.
@@ -286,9 +290,8 @@ impl Grafana {
         if self.has(Capability::EqualTitles) {
             return Ok(false);
         }
-        let slug = slug(title);
         let is_outside = |hit: &SearchHit| hit.kind == SearchHit::DASHBOARD && hit.folder_uid.is_empty();
-        Ok(self.search().await?.iter().any(|hit| is_outside(hit) && self::slug(&hit.title) == slug))
+        Ok(self.search().await?.iter().any(|hit| is_outside(hit) && self.is_same_title(&hit.title, title)))
     }
 
     /// Creates a folder. Grafana 11.3 and later would create a second one with the same title, so the titles are read

@@ -220,10 +220,10 @@ fn inputs(declared: &Elements<Input>, notes: &mut Vec<String>) -> BTreeMap<Strin
     inputs
 }
 
-/// The value of a constant. Grafana's own import accepts no empty one.
+/// The value of a constant, which may be empty.
 fn constant(value: &Value) -> Option<String> {
     match value {
-        Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        Value::String(text) => Some(text.clone()),
         Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
         _ => None,
     }
@@ -508,13 +508,9 @@ mod tests {
 
     #[test]
     fn a_constant_without_a_value_is_kept_and_reported() {
-        for (value, filled) in [
-            (json!("v"), "v"),
-            (json!(5), "5"),
-            (json!(""), "${VAR_A}"),
-            (json!(null), "${VAR_A}"),
-            (json!([]), "${VAR_A}"),
-        ] {
+        for (value, filled) in
+            [(json!("v"), "v"), (json!(5), "5"), (json!(""), ""), (json!(null), "${VAR_A}"), (json!([]), "${VAR_A}")]
+        {
             let inputs = json!([{"name": "VAR_A", "type": "constant", "value": value}]);
             let panels = json!([{"type": "stat", "title": "${VAR_A}"}]);
             let desired = parsed(&json!({"title": "T", "__inputs": inputs, "panels": panels})).unwrap();

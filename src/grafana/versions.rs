@@ -18,6 +18,9 @@ pub(super) enum Capability {
     SourcesForEditors,
     /// The API creates alert rules that users can edit.
     AlertRules,
+    /// Titles are compared exactly and within one folder (grafana/grafana#70936); before, by their slugs and with all
+    /// folders.
+    ExactTitles,
     /// Titles need not be unique in a folder, nor differ from those of folders (grafana/grafana#90687).
     EqualTitles,
     /// The server sends panels' queries to InfluxDB; before, browsers sent them through Grafana's proxy.
@@ -39,6 +42,7 @@ impl Capability {
             Self::LibraryPanels => Version(8, 0),
             Self::Uids | Self::SourcesForEditors => Version(9, 0),
             Self::AlertRules => Version(9, 3),
+            Self::ExactTitles => Version(10, 0),
             Self::EqualTitles => Version(11, 3),
             Self::ServerSideQueries => Version(10, 3),
             Self::FolderContentByUid | Self::ReplacedPanels => Version(11, 0),

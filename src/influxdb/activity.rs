@@ -22,14 +22,8 @@ const SEARCHED: usize = 50;
 /// How long before the newest report a latency still counts, in milliseconds. An idle
 /// model reports zeros, so an unlimited search for its last latency would read all of its data.
 const RECENT: i64 = 600_000;
-/// The times in which the newest counters are searched, by InfluxDB's own clock, until a model has one. A report from the
-/// future counts only if a model has no other: one wrong clock would hide for long that Clipper has stopped.
-const WINDOWS: [&str; 4] = [
-    "WHERE time > now() - 1h AND time <= now() + 1m ",
-    "WHERE time > now() - 7d AND time <= now() + 1m ",
-    "WHERE time <= now() + 1m ",
-    "",
-];
+/// How far back the newest counters are searched, by InfluxDB's own clock, until a model has one; without a limit at last.
+const WINDOWS: [Option<&str>; 3] = [Some("1h"), Some("7d"), None];
 /// The points of one report have the same time. Later points belong to the next report, in milliseconds.
 const SAME_REPORT: i64 = 1_000;
 /// The number of measurements in one query, which bounds the size of its answer.
@@ -116,7 +110,8 @@ impl Influxdb {
         let by_tag = format!("GROUP BY {}", quoted(DEMO_TAG));
         // InfluxDB opens every shard for an unlimited query.
         for window in WINDOWS {
-            let clauses = format!("{window}{by_tag}");
+            let since = window.map_or_else(String::new, |window| format!("WHERE time > now() - {window} "));
+            let clauses = format!("{since}{by_tag}");
             let missing: Vec<String> =
                 models.values().filter(|model| model.last_report.is_none()).map(|model| model.name.clone()).collect();
             let counters = self.newest(database, "value", COUNTER, missing.iter(), &clauses).await;

@@ -321,7 +321,7 @@ impl Status {
             has_folder: seen.grafana_state().and_then(|grafana| match grafana.folder {
                 FolderState::Present { .. } => Some(true),
                 FolderState::Missing => Some(false),
-                FolderState::NotConfigured | FolderState::TitleTaken | FolderState::Unreadable(_) => None,
+                FolderState::NotConfigured | FolderState::TitleTaken { .. } | FolderState::Unreadable(_) => None,
             }),
             exposures: Vec::new(),
             blocker: plan.blocker().map(|(_, blocker)| blocker.clone()),

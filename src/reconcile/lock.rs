@@ -74,12 +74,12 @@ async fn acquire_within(
     }
 }
 
-/// Candidates for the parent of the lock directory, the best first. A scheduled job has a home directory like its user's
-/// sessions, but no runtime directory.
+/// Candidates for the parent of the lock directory, the best first. A scheduled job and its user's sessions share the
+/// directory for temporary files, but no runtime directory. Machines may share a home directory.
 fn parents(environment: &Environment) -> Vec<PathBuf> {
     let home = environment.path("HOME").map(|home| Path::new(home).join(".cache"));
     let runtime = environment.path("XDG_RUNTIME_DIR").map(PathBuf::from);
-    home.into_iter().chain(runtime).chain([std::env::temp_dir()]).collect()
+    [std::env::temp_dir()].into_iter().chain(runtime).chain(home).collect()
 }
 
 #[cfg(unix)]

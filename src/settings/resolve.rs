@@ -116,9 +116,10 @@ pub(super) fn resolve<'a>(inputs: &'a Inputs, engine: &'a EngineFacts, memory: &
 /// another one.
 fn is_for_another_influxdb(values: &BTreeMap<Setting, ResolvedValue>, previous: &BTreeMap<String, Remembered>) -> bool {
     let is_remembered = |value: &ResolvedValue| matches!(value.origin, Origin::Memory { .. });
-    let before = previous.get(Setting::InfluxdbUrl.key().option).map(|before| &before.value);
+    let server = |text: &str| values::server_url(text, "").ok();
+    let before = previous.get(Setting::InfluxdbUrl.key().option).map(|before| server(&before.value));
     values.get(&Setting::DataSourceUrl).is_some_and(is_remembered)
-        && values.get(&Setting::InfluxdbUrl).map(|url| &url.text) != before
+        && values.get(&Setting::InfluxdbUrl).map(|url| server(&url.text)) != before
 }
 
 /// One setting's value by precedence. An empty option means no value, and overrides the sources below it.

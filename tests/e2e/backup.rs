@@ -681,7 +681,8 @@ fn images_named_only_by_the_archive_run_only_after_confirmation() {
     assert_eq!(docker(&["volume", "ls", "--quiet", "--filter", &format!("name={}", it.name)]).unwrap(), "");
     // The command in the hint names them, and is accepted as printed.
     let command = refused.err.split('`').nth(1).unwrap();
-    assert!(command.contains(&format!("--influxdb-image {image}")), "{command}");
+    let registry = crate::support::registry::address();
+    assert!(command.contains(&format!("--registry {registry}")), "{command}");
     let words: Vec<&str> = command.split_whitespace().skip(1).collect();
     crate::support::run::Run::new(words).run().expect(0);
     it.run(&["status"]).expect(0);

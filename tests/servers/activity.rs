@@ -67,18 +67,6 @@ fn a_latency_counts_from_the_newest_report_even_if_that_is_older_than_the_first_
 }
 
 #[test]
-fn a_report_from_the_future_does_not_hide_that_clipper_has_stopped() {
-    let it = Servers::start(Version::V12);
-    it.influxd.query("", "CREATE DATABASE d");
-    it.influxd.write("d", &(count("m1", 60, 3_600 * 30) + &count("m1", 120, -86_400)));
-    let found = status(&it);
-    assert_eq!((&found["clipper"]["reporting"], &model(&found, "m1")["reporting"]), (&json!(false), &json!(false)));
-    // A model that has no other report is not hidden.
-    it.influxd.write("d", &count("m2", 120, -86_400));
-    assert_eq!(model(&status(&it), "m2")["name"], "m2");
-}
-
-#[test]
 fn the_rate_is_the_count_of_the_last_report() {
     let it = Servers::start(Version::V12);
     it.influxd.query("", "CREATE DATABASE d");

@@ -424,7 +424,7 @@ fn a_folder_with_the_same_uid_or_title_is_a_blocker() {
 }
 
 #[test]
-fn before_11_3_no_dashboard_has_the_title_of_a_folder() {
+fn before_10_no_dashboard_has_the_title_of_a_folder() {
     let mut record = Record::default();
     for version in Version::ALL {
         let blocks = i32::from(version < Version::V12);

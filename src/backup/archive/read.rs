@@ -139,7 +139,7 @@ impl Verified {
 }
 
 fn unusable(path: &Path, message: String, hint: &str) -> Error {
-    let hint = format!("{hint}; nothing was restored from this one");
+    let hint = format!("{hint}; nothing was restored from this file");
     Error::File { path: path.into(), line: None, message, hint }
 }
 

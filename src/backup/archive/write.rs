@@ -14,6 +14,7 @@ use super::format::{
 };
 use crate::engine::tar_stream::{BLOCK, Entries, Entry, Kind, NotRegular, not_regular};
 use crate::error::{Error, Refusal, Result};
+use crate::model::invocation::shell_path;
 use crate::model::text::excerpt;
 
 /// A part of an archive being written.
@@ -116,6 +117,12 @@ pub(crate) fn expect_free(path: &Path) -> Result<()> {
     match std::fs::symlink_metadata(path) {
         Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(why) => Err(writing(path)(why)),
+        Ok(found) if found.is_dir() => Err(Error::File {
+            path: path.into(),
+            line: None,
+            message: "is a directory, but a backup is one file".into(),
+            hint: format!("name a file in it, such as {}", shell_path(&path.join("clipper.backup"))),
+        }),
         Ok(_) => Err(Error::File {
             path: path.into(),
             line: None,

@@ -125,7 +125,10 @@ pub enum FolderState {
     /// It could not be read.
     Unreadable(Unreadable),
     /// A dashboard has that title, which prevents a folder of the same title in this version.
-    TitleTaken,
+    TitleTaken {
+        /// Whether it is one of the stack's dashboards.
+        is_own: bool,
+    },
 }
 
 /// An object of another owner in the place of one of the instance's.

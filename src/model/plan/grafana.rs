@@ -94,14 +94,19 @@ fn folder(stack: &Stack, known: Option<&GrafanaState>) -> Item {
         Some(FolderState::Present { .. } | FolderState::NotConfigured) => Finding::InSync,
         Some(FolderState::Missing) => Finding::Missing,
         Some(FolderState::Unreadable(why)) => Finding::Unreadable(why),
-        Some(FolderState::TitleTaken) => {
+        Some(FolderState::TitleTaken { is_own }) => {
             let title = stack.folder.as_deref().unwrap_or_default();
+            let (whose, rename) = if is_own {
+                ("one of the dashboards to import", "")
+            } else {
+                ("a dashboard", ", or rename that dashboard in Grafana")
+            };
             Finding::Blocked(Blocker {
                 kind: BlockReason::Foreign,
                 why: format!(
-                    "a dashboard is called {title:?}, and in this version of Grafana no folder can have the same title"
+                    "{whose} is called {title:?}, and in this version of Grafana no folder can have the same title"
                 ),
-                hint: "choose another --grafana-folder, or rename that dashboard in Grafana".into(),
+                hint: format!("choose another --grafana-folder{rename}"),
             })
         }
     };

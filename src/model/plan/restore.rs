@@ -72,8 +72,9 @@ pub fn make_for_restore(stack: &Stack, seen: &Observed) -> Plan {
 
 /// Corrects the version that the restored volume records. The name of an image is removed from it, unless the desired
 /// image is of the same repository: an archive can come from anywhere, and a failed upgrade would return to that image.
-/// If the volume records no version, because its label did, the archive's is recorded: an older server must not run on
-/// the database, and a tag such as `latest` does not show its version. The record needs no image: the label has it.
+/// If the volume records no version, because its label did, the archive's is recorded unless the new label has it: an older
+/// server must not run on the database, and a tag such as `latest` does not show its version. The record names no image:
+/// the volume's label names the one that this restore starts.
 #[must_use]
 pub(crate) fn correct_version(stack: &Stack, seen: &Observed, archived: Option<Version>) -> Plan {
     let desired = stack.container(Role::Grafana).map(|spec| &spec.config.image);
@@ -82,12 +83,14 @@ pub(crate) fn correct_version(stack: &Stack, seen: &Observed, archived: Option<V
     let is_trusted = |image: &ImageRef| desired.is_some_and(|desired| desired.is_of_same_repository(image));
     let are_trusted =
         [ran, intended].into_iter().flatten().filter_map(RanVersion::image).all(|image| is_trusted(&image));
+    // A record below the label's version would stay after the start, as no file is read then.
+    let labelled = desired.and_then(ImageRef::version);
     // An announced start may have happened, and a record would end the announcement.
-    let is_recorded = ran.is_some() || intended.is_some() || archived.is_none();
+    let is_recorded = ran.is_some() || intended.is_some() || labelled >= archived;
     if are_trusted && is_recorded {
         return Plan::new(vec![]);
     }
-    let newest = ran.map(|ran| ran.version).or(archived).max(intended.and_then(RanVersion::of_tag));
+    let newest = ran.map(|ran| ran.version).or(archived).max(intended.and_then(RanVersion::of_tag)).max(labelled);
     let correct = newest.map_or(Step::ClearIntendedVersion, |version| Step::WriteVersion { version, image: None });
     Plan::new(vec![item(Resource::Server(Role::Grafana), vec![correct])])
 }
@@ -136,8 +139,8 @@ mod tests {
 
     #[test]
     fn the_restored_volume_names_a_version_and_no_image_of_another_repository() {
-        let stack = stack_of(samples::stack(), "grafana/grafana:12.4.10");
-        let correct = |ran: &str, intended: &str, archived| {
+        let correct = |image: &str, ran: &str, intended: &str, archived| {
+            let stack = stack_of(samples::stack(), image);
             let [ran, intended] = [ran, intended].map(RanVersion::parse);
             let mut seen = samples::observed();
             let files = VolumeFiles { ran, intended, ..VolumeFiles::default() };
@@ -158,8 +161,19 @@ mod tests {
             ("", "99.0 evil/tool:latest c", clear(), write(4)),
             ("", "12.5 evil/grafana/grafana:12.5 c", write(5), write(5)),
         ] {
-            assert_eq!(correct(ran, intended, None), without, "{ran} {intended}");
-            assert_eq!(correct(ran, intended, Some(MANIFEST)), with, "{ran} {intended}");
+            let of_tag = "grafana/grafana:latest";
+            assert_eq!(correct(of_tag, ran, intended, None), without, "{ran} {intended}");
+            assert_eq!(correct(of_tag, ran, intended, Some(MANIFEST)), with, "{ran} {intended}");
+        }
+        // The label's version is never above the record: after the start, only the label is read.
+        for (ran, archived, expected) in [
+            ("", Some(MANIFEST), vec![]),
+            ("", Some(Version(12, 3)), vec![]),
+            ("", Some(Version(12, 5)), write(5)),
+            ("12.3 evil/grafana:1 c", None, write(4)),
+            ("12.5 evil/grafana:1 c", None, write(5)),
+        ] {
+            assert_eq!(correct("grafana/grafana:12.4.10", ran, "", archived), expected, "{ran} {archived:?}");
         }
     }
 

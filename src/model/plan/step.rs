@@ -69,7 +69,7 @@ pub enum Step {
     WriteVersion {
         /// The version that the server reports.
         version: Version,
-        /// The image of its container; `None` if it is not trusted.
+        /// The image of its container; `None` if it is unknown or not trusted.
         image: Option<ImageRef>,
     },
     /// Record the version that is about to run.
