@@ -39,8 +39,10 @@ pub(crate) fn new_restore(archive: String, digest: String) -> UnfinishedRestore 
 /// finishes the restore needs the archive's.
 #[must_use]
 pub(crate) fn restoring(mut stack: Stack, restore: UnfinishedRestore) -> Stack {
-    let is_in_file = stack.settings.as_ref().and_then(|settings| settings.values.get(Retention::SETTING));
-    if let Some(retention) = stack.retention.filter(|_| is_in_file.is_none_or(|one| !one.from_file)) {
+    let remembered = stack.settings.as_ref().and_then(|settings| settings.values.get(Retention::SETTING));
+    // Without Clipper's file, a value that an earlier file supplied is the archive's.
+    let is_in_file = stack.clipper.is_some() && remembered.is_some_and(|one| one.from_file);
+    if let Some(retention) = stack.retention.filter(|_| !is_in_file) {
         stack.invocation = stack.invocation.with_setting_for_up(Retention::SETTING, &retention.typed());
     }
     stack.restore = Some(restore);

@@ -146,15 +146,12 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
 /// The status with which proxies and authorization plugins deny a request.
 const FORBIDDEN: u16 = 403;
 
-/// Whether a proxy or an authorization plugin denied a pull.
+/// Phrases in denials of the engine itself: a name on a network, and the networks that every engine has.
+const OWN_DENIALS: &[&str] = &["already exists in network", "predefined", "swarm"];
+
+/// Whether a proxy or an authorization plugin denied a pull: a registry's denial says more.
 pub(super) fn is_denied(error: &Bollard) -> bool {
     let Bollard::DockerResponseServerError { status_code: FORBIDDEN, message } = error else { return false };
-    is_denial(message)
-}
-
-/// Whether a message with that status comes from a proxy or an authorization plugin. The engine's own denials, and a
-/// registry's, say more.
-fn is_denial(message: &str) -> bool {
     has_no_text(message)
         || message.contains("authorization denied by plugin")
         || message.trim().eq_ignore_ascii_case("forbidden")
@@ -235,7 +232,7 @@ fn refusal(status: u16, text: &str) -> Refusal {
         || says(&["network already exists", "network is being used", "is already paused"])
     {
         Refusal::Conflict
-    } else if status == FORBIDDEN && is_denial(text) {
+    } else if status == FORBIDDEN && !says(OWN_DENIALS) {
         Refusal::Denied
     } else {
         Refusal::Other
@@ -377,12 +374,12 @@ mod tests {
     fn a_request_that_a_proxy_or_plugin_denies_is_named() {
         let page = "<html><body><h1>403 Forbidden</h1>\nRequest forbidden by administrative rules.\n</body></html>";
         let forbidden = |text: &str| Bollard::DockerResponseServerError { status_code: 403, message: text.into() };
-        for text in [page, "", "Forbidden\n", "authorization denied by plugin opa: no"] {
+        for text in [page, "", "Forbidden\n", "authorization denied by plugin opa: no", "RBAC: access denied"] {
             let error = translate("create volume x", &forbidden(text));
             assert!(matches!(error, Error::Docker { refusal: Refusal::Denied, .. }), "{text}");
             let (message, hint) = (error.to_string(), error.hint(&Invocation::default()));
             assert!(hint.contains("proxy") && hint.contains("plugin") && hint.contains("create volume x"), "{hint}");
-            assert!(!message.contains('<') && is_denied(&forbidden(text)), "{message}");
+            assert!(!message.contains('<') && is_denied(&forbidden(text)) != text.starts_with("RBAC"), "{message}");
         }
         let message = translate("create volume x", &forbidden(page)).to_string();
         assert_eq!(message, "cannot create volume x: the answer has status 403 and no message");

@@ -46,7 +46,7 @@ const OWNER: (u64, u64) = (472, 0);
 /// The size limit for reading: a password is one line.
 const LIMIT: usize = 64 << 10;
 /// The time limit for reading the files.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_secs(2 * REQUEST_TIMEOUT.as_secs());
 
 /// The path of the password in the container. It is stored next to the database that it opens, and
 /// is deleted together with it.

@@ -53,6 +53,9 @@ impl SearchHit {
     const DASHBOARD: &str = "dash-db";
 }
 
+/// The number of folders in one answer, and of such answers.
+const FOLDERS: usize = 1000;
+const FOLDER_PAGES: usize = 100;
 const CREATE_FOLDER: &str = "create the folder";
 
 /// A dashboard to save.
@@ -131,12 +134,13 @@ impl Grafana {
         let found = self.search().await?;
         let namesake = found.iter().find(|hit| {
             let is_beside = within.as_ref() == Some(&hit.folder_uid);
-            let is_compared = is_beside || (hit.kind == SearchHit::FOLDER && !self.has(Capability::ExactTitles));
+            let is_compared = is_beside || (hit.kind == SearchHit::FOLDER && !self.has(Capability::TitlesPerFolder));
             is_compared && hit.uid != uid && self.is_same_title(&hit.title, title)
         });
         let Some(SearchHit { kind, uid, title, .. }) = namesake else { return Ok(None) };
         let (kind, provisioned, shares) = if kind == SearchHit::FOLDER {
-            ("folder", false, SharedName::FolderTitle)
+            let is_specified = within.as_ref() == Some(uid);
+            ("folder", false, if is_specified { SharedName::SpecifiedFolderTitle } else { SharedName::FolderTitle })
         } else {
             let found = self.dashboard(uid).await?;
             ("dashboard", found.is_some_and(|found| found.meta.provisioned), SharedName::Title)
@@ -277,7 +281,7 @@ impl Grafana {
     /// even for dashboards in it.
     fn is_own_dashboards_title(&self, stack: &Stack, title: &str) -> bool {
         let is_equal = |id| self.is_same_title(stack.dashboard_identity(id).1, title);
-        !self.has(Capability::ExactTitles) && stack.dashboards().any(is_equal)
+        !self.has(Capability::TitlesPerFolder) && stack.dashboards().any(is_equal)
     }
 
     /// Whether this version considers two titles equal.
@@ -402,8 +406,17 @@ impl Grafana {
     }
 
     pub(super) async fn folder(&self, title: &str) -> Result<Option<GrafanaFolder>> {
-        let Elements(folders) = self.get("list the folders", "/api/folders?limit=1000").await?.unwrap_or_default();
-        Ok(folders.into_iter().find(|folder: &GrafanaFolder| folder.title == title))
+        for page in 1..=FOLDER_PAGES {
+            let page = if page == 1 { String::new() } else { format!("&page={page}") };
+            let path = format!("/api/folders?limit={FOLDERS}{page}");
+            let Elements(folders) = self.get("list the folders", &path).await?.unwrap_or_default();
+            let is_last = folders.len() < FOLDERS;
+            let found = folders.into_iter().find(|folder: &GrafanaFolder| folder.title == title);
+            if is_last || found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 }
 

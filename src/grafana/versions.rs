@@ -18,9 +18,10 @@ pub(super) enum Capability {
     SourcesForEditors,
     /// The API creates alert rules that users can edit.
     AlertRules,
-    /// Titles are compared exactly and within one folder (grafana/grafana#70936); before, by their slugs and with all
-    /// folders.
+    /// Titles are compared exactly (grafana/grafana#70936); before, by their slugs.
     ExactTitles,
+    /// Titles are compared within one folder; before, with those of all folders, too.
+    TitlesPerFolder,
     /// Titles need not be unique in a folder, nor differ from those of folders (grafana/grafana#90687).
     EqualTitles,
     /// The server sends panels' queries to InfluxDB; before, browsers sent them through Grafana's proxy.
@@ -45,7 +46,7 @@ impl Capability {
             Self::ExactTitles => Version(10, 0),
             Self::EqualTitles => Version(11, 3),
             Self::ServerSideQueries => Version(10, 3),
-            Self::FolderContentByUid | Self::ReplacedPanels => Version(11, 0),
+            Self::FolderContentByUid | Self::ReplacedPanels | Self::TitlesPerFolder => Version(11, 0),
             Self::ConvertedDashboards => Version(12, 4),
             Self::RefusedRefresh => Version(13, 1),
         }

@@ -74,12 +74,11 @@ async fn acquire_within(
     }
 }
 
-/// Candidates for the parent of the lock directory, the best first. A scheduled job and its user's sessions share the
-/// directory for temporary files, but no runtime directory. Machines may share a home directory.
+/// Candidates for the parent of the lock directory, the best first.
 fn parents(environment: &Environment) -> Vec<PathBuf> {
     let home = environment.path("HOME").map(|home| Path::new(home).join(".cache"));
     let runtime = environment.path("XDG_RUNTIME_DIR").map(PathBuf::from);
-    [std::env::temp_dir()].into_iter().chain(runtime).chain(home).collect()
+    runtime.into_iter().chain(home).chain([std::env::temp_dir()]).collect()
 }
 
 #[cfg(unix)]

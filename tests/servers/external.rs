@@ -424,7 +424,7 @@ fn a_folder_with_the_same_uid_or_title_is_a_blocker() {
 }
 
 #[test]
-fn before_10_no_dashboard_has_the_title_of_a_folder() {
+fn before_11_no_dashboard_has_the_title_of_a_folder() {
     let mut record = Record::default();
     for version in Version::ALL {
         let blocks = i32::from(version < Version::V12);
@@ -435,6 +435,14 @@ fn before_10_no_dashboard_has_the_title_of_a_folder() {
         assert_eq!(folders, usize::from(blocks == 0), "{version:?}");
         if blocks == 1 {
             record.add("the folder has the dashboard's title", up);
+        }
+        // Nor of a folder that exists already.
+        let it = Servers::start(version);
+        record = it.continue_record(record);
+        assert_eq!(it.ask("POST", "/api/folders", Some(&json!({"title": "Clipper Metrics"}))).0, 200);
+        let up = it.run(&["up", "--grafana-folder", "Clipper Metrics"]).expect(blocks);
+        if blocks == 1 {
+            record.add("the existing folder has the dashboard's title", up);
         }
         // Nor of any other folder.
         let it = Servers::start(version);
@@ -447,6 +455,17 @@ fn before_10_no_dashboard_has_the_title_of_a_folder() {
         }
     }
     record.section();
+}
+
+#[test]
+fn the_folder_is_found_among_thousands() {
+    let it = Servers::start(Version::V12_4);
+    it.double.lock().unwrap().create_folders(1_500);
+    let up = ["up", "--grafana-folder", "zeta"];
+    it.run(&up).expect(0);
+    assert!(it.run(&up).expect(0).out.contains("nothing to do"));
+    it.run(&["down", "--deregister", "--grafana-folder", "zeta"]).expect(0);
+    assert_eq!(it.ask("GET", "/api/folders?limit=1000&page=2", None).1.as_array().unwrap().len(), 500);
 }
 
 #[test]

@@ -188,6 +188,8 @@ pub enum SharedName {
     Title,
     /// The title of a folder.
     FolderTitle,
+    /// The title of the folder for new dashboards.
+    SpecifiedFolderTitle,
 }
 
 /// An existing dashboard.

@@ -19,7 +19,7 @@ pub(super) fn deregistration(stack: &Stack, grafana: &GrafanaState) -> Vec<Item>
         OrganisationState::Present => {}
         // Nothing was read.
         OrganisationState::Ambiguous(_) | OrganisationState::Unreadable(_) => {
-            return organisation(stack, Some(grafana)).into_iter().collect();
+            return organisation(stack, Some(grafana), "down --deregister").into_iter().collect();
         }
         OrganisationState::Missing => {
             let name = stack.organisation.as_deref().unwrap_or_default();

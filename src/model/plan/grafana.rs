@@ -18,7 +18,7 @@ use crate::model::stack::{DashboardId, DesiredDataSource, Stack};
 /// comes last: its existence shows that all objects before it, including the home page, were once created.
 pub(super) fn inside(stack: &Stack, known: Option<&GrafanaState>, options: UpOptions) -> Vec<Item> {
     let mut items = Vec::new();
-    items.extend(organisation(stack, known));
+    items.extend(organisation(stack, known, "up"));
     // If the organisation is ambiguous, nothing was read.
     let observed = known;
     let is_seen = |grafana: &&GrafanaState| {
@@ -65,7 +65,7 @@ pub(super) fn data_source_name(stack: &Stack) -> String {
     format!("data source {:?}", stack.data_source.name)
 }
 
-pub(super) fn organisation(stack: &Stack, known: Option<&GrafanaState>) -> Option<Item> {
+pub(super) fn organisation(stack: &Stack, known: Option<&GrafanaState>, verb: &str) -> Option<Item> {
     let finding = match known.map(|grafana| &grafana.organisation) {
         Some(OrganisationState::Ambiguous(names)) => Finding::Blocked(Blocker {
             kind: BlockReason::Settings,
@@ -74,7 +74,7 @@ pub(super) fn organisation(stack: &Stack, known: Option<&GrafanaState>) -> Optio
             } else {
                 format!("the account belongs to several organisations of Grafana: {}", names.join(", "))
             },
-            hint: format!("choose one with `{}`", stack.command("up --grafana-org NAME")),
+            hint: format!("choose one with `{}`", stack.command(&format!("{verb} --grafana-org NAME"))),
         }),
         _ if stack.organisation.is_none() => return None,
         None => Finding::Unknown,
@@ -178,6 +178,14 @@ fn clash(stack: &Stack, id: DashboardId, other: &OtherObject, shares: SharedName
         DashboardId::User(index) => format!("import from {}", stack.user_dashboards[index].path),
     };
     let (folder, name) = match shares {
+        SharedName::SpecifiedFolderTitle => {
+            let (_, title, _) = stack.dashboard_identity(id);
+            return Finding::Blocked(Blocker {
+                kind: BlockReason::Foreign,
+                why: format!("dashboard {title:?} has the title of its folder, which this version of Grafana refuses"),
+                hint: format!("choose another --grafana-folder, or {}", give_way(stack, id, "title")),
+            });
+        }
         SharedName::Uid => ("", "uid"),
         SharedName::Title => ("put the dashboard into a folder with --grafana-folder, ", "title"),
         SharedName::FolderTitle => ("", "title"),

@@ -459,11 +459,18 @@ impl Double {
         self.as_recorded(if method == "PATCH" { "home dashboard by uid" } else { "home dashboard by numeric id" })
     }
 
-    pub(super) fn folders(&self, organisation: usize) -> Response {
+    pub(super) fn folders(&self, organisation: usize, query: &str) -> Response {
         let template = self.like("folders").body[0].clone();
+        let number = |name: &str| {
+            let fields = query.split('&').filter_map(|field| field.split_once('='));
+            fields.filter(|(field, _)| *field == name).find_map(|(_, value)| value.parse::<usize>().ok())
+        };
+        let (limit, page) = (number("limit").unwrap_or(1_000), number("page").unwrap_or(1));
         let list: Vec<Value> = self.state.organisations[organisation]
             .folders
             .iter()
+            .skip(limit * (page - 1))
+            .take(limit)
             .map(|folder| {
                 let mut item = template.clone();
                 merge(

@@ -433,6 +433,15 @@ impl Double {
         self.write();
     }
 
+    /// Creates many folders, whose titles precede all letters.
+    pub fn create_folders(&mut self, count: usize) {
+        for number in 0..count {
+            let folder = Folder { id: self.new_id(), uid: format!("many{number}"), title: format!("0 {number:05}") };
+            self.state.organisations[0].folders.push(folder);
+        }
+        self.write();
+    }
+
     /// Simulates a library panel in every folder.
     pub fn put_library_panel(&mut self) {
         self.library_panels += 1;
@@ -670,7 +679,7 @@ impl Double {
             ("GET", ["api", "user", "stars"]) => self.as_recorded("stars of the user"),
             ("GET", ["api", "org", "preferences"]) => self.preferences(&who, organisation),
             ("PATCH" | "PUT", ["api", "org", "preferences"]) => self.set_preferences(&who, method, organisation, body),
-            ("GET", ["api", "folders"]) => self.folders(organisation),
+            ("GET", ["api", "folders"]) => self.folders(organisation, query),
             ("GET", ["api", "folders", uid]) => {
                 let found = self.state.organisations[organisation].folders.iter().find(|folder| folder.uid == *uid);
                 match found {
