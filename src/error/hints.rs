@@ -56,7 +56,11 @@ impl Error {
                  for 5 minutes after 5 wrong passwords"
                     .into()
             }
-            Self::Refused { .. } => "use --influxdb-user and --influxdb-password-file".into(),
+            Self::Refused { .. } => {
+                "use --influxdb-user and --influxdb-password-file; only an administrator of InfluxDB may create a database or \
+                 change its retention period"
+                    .into()
+            }
             Self::Answer { status: 403, .. } => {
                 "use an administrator's account; after its first `up`, an editor's account is enough for the \
                  dashboard, from Grafana 9 on"

@@ -207,7 +207,11 @@ pub(crate) fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Bl
         Role::Influxdb if stack.data_source.user.is_empty() => {
             "use --influxdb-user and --influxdb-password-file".to_string()
         }
-        Role::Influxdb => "correct --influxdb-user or the password in --influxdb-password-file".to_string(),
+        Role::Influxdb => {
+            "correct --influxdb-user or the password in --influxdb-password-file; only an administrator of \
+                           InfluxDB may create a database or change its retention period"
+                .to_string()
+        }
         Role::Grafana if stack.login.uses_token => {
             let valid = "supply a valid token of a service account with the role Admin (--grafana-token-file)";
             if stack.container(role).is_some() {
