@@ -157,6 +157,7 @@ impl Grafana {
         if organisation != OrganisationState::Present {
             return Ok(GrafanaState {
                 organisation,
+                organisation_id: None,
                 folder: FolderState::Missing,
                 data_source: DataSourceState::Missing,
                 has_default_source: false,
@@ -205,6 +206,7 @@ impl Grafana {
         Ok(GrafanaState {
             has_home: becomes_home && self.has_home().await?,
             organisation,
+            organisation_id: self.organisation,
             folder,
             data_source,
             has_default_source: sources.iter().any(|source| source.is_default),

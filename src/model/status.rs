@@ -429,11 +429,18 @@ fn dashboard(stack: &Stack, seen: &Observed, plan: &Plan, grafana: &str) -> Dash
         uid: stack.dashboard.uid.clone(),
         title: stack.dashboard.title.clone(),
         state,
-        url: format!("{grafana}/d/{}", stack.dashboard.uid),
+        url: dashboard_url(grafana, &stack.dashboard.uid, seen),
         forward_command: stack.forward_command(),
         objective_micros: objective(stack, seen),
         differences,
     }
+}
+
+/// The address of a dashboard. It names the organisation, unless that is the one in which a new user signs in: a browser
+/// would look for the dashboard in the account's active one.
+fn dashboard_url(grafana: &str, uid: &str, seen: &Observed) -> String {
+    let organisation = seen.grafana_state().and_then(|grafana| grafana.organisation_id).filter(|id| *id != 1);
+    organisation.map_or_else(|| format!("{grafana}/d/{uid}"), |id| format!("{grafana}/d/{uid}?orgId={id}"))
 }
 
 fn user_dashboards(stack: &Stack, seen: &Observed, plan: &Plan, grafana: &str) -> Vec<UserDashboardStatus> {
@@ -445,7 +452,7 @@ fn user_dashboards(stack: &Stack, seen: &Observed, plan: &Plan, grafana: &str) -
             title: own.title.clone(),
             file: own.path.clone(),
             state,
-            url: format!("{grafana}/d/{}", own.uid),
+            url: dashboard_url(grafana, &own.uid, seen),
             differences,
             limitations: hints::limitations(own, catalogue),
         }

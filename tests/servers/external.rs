@@ -458,6 +458,22 @@ fn before_11_no_dashboard_has_the_title_of_a_folder() {
 }
 
 #[test]
+fn the_address_of_the_dashboard_names_another_organisation() {
+    let it = Servers::start(Version::V12);
+    let url = |words: &[&str]| {
+        let status = it.run(&[words, &["--output", "json"]].concat()).expect(0).json();
+        status["dashboard"]["url"].as_str().unwrap().to_string()
+    };
+    assert!(url(&["up"]).ends_with("/d/clipper-metrics"));
+    let (_, created) = it.ask("POST", "/api/orgs", Some(&json!({"name": "Team"})));
+    let expected = format!("/d/clipper-metrics?orgId={}", created["orgId"]);
+    for verb in ["up", "status"] {
+        let shown = url(&[verb, "--grafana-org", "Team"]);
+        assert!(shown.ends_with(&expected), "{shown} {expected}");
+    }
+}
+
+#[test]
 fn the_folder_is_found_among_thousands() {
     let it = Servers::start(Version::V12_4);
     it.double.lock().unwrap().create_folders(1_500);

@@ -246,6 +246,7 @@ pub(crate) fn our_container(role: Role) -> OurContainer {
 pub(crate) fn grafana_state() -> GrafanaState {
     GrafanaState {
         organisation: OrganisationState::Present,
+        organisation_id: None,
         folder: FolderState::NotConfigured,
         data_source: DataSourceState::Missing,
         has_default_source: false,

@@ -21,6 +21,8 @@ pub struct InfluxdbState {
 pub struct GrafanaState {
     /// The organisation for all objects.
     pub organisation: OrganisationState,
+    /// The organisation's number, if requests name it.
+    pub organisation_id: Option<u64>,
     pub folder: FolderState,
     pub data_source: DataSourceState,
     /// A data source of the organisation is its default.
