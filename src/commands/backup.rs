@@ -9,6 +9,7 @@ use super::inputs;
 use super::session;
 use super::terminal::{interrupted, unless_interrupted};
 use crate::backup;
+use crate::backup::archive::directory;
 use crate::error::{Error, Exit, Result};
 use crate::model::invocation::{Invocation, shell_path};
 use crate::model::results::Document;
@@ -46,15 +47,7 @@ pub(super) fn expect_no_stream(command: &str, stream: &str, file: &Path, invocat
 fn expect_file_name(file: &Path) -> Result<()> {
     let path = file.as_os_str().as_encoded_bytes();
     let last = path.rsplit(|byte| std::path::is_separator(char::from(*byte))).next().unwrap_or_default();
-    if !matches!(last, b"" | b"." | b"..") {
-        return Ok(());
-    }
-    Err(Error::File {
-        path: file.into(),
-        line: None,
-        message: "names a directory, but a backup is one file".into(),
-        hint: format!("name a file in it, such as {}", shell_path(&file.join("clipper.backup"))),
-    })
+    if matches!(last, b"" | b"." | b"..") { Err(directory(file)) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -11,13 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::Docker;
 use super::endpoint::{ChosenBy, Endpoint};
-use crate::model::event::{Event, Listener};
-
-struct Silent;
-
-impl Listener for Silent {
-    fn on(&self, _: Event<'_>) {}
-}
+use crate::model::event::Silent;
 
 /// A client of an engine that answers a request, given as its method and path, with a status and a body.
 pub(super) async fn engine(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> (TempDir, Docker) {

@@ -1,7 +1,7 @@
 //! The hints of errors: the next command to type, specific to the cause.
 
 use super::{Error, ForeignObject, PullFailure, Refusal, is_disk_full};
-use crate::model::hints::UNUSABLE_CONTENT;
+use crate::model::hints::{INFLUXDB_ADMINISTRATOR, UNUSABLE_CONTENT};
 use crate::model::image::ImageRef;
 use crate::model::invocation::Invocation;
 use crate::model::publish;
@@ -57,9 +57,7 @@ impl Error {
                     .into()
             }
             Self::Refused { .. } => {
-                "use --influxdb-user and --influxdb-password-file; only an administrator of InfluxDB may create a database or \
-                 change its retention period"
-                    .into()
+                format!("use --influxdb-user and --influxdb-password-file; {INFLUXDB_ADMINISTRATOR}")
             }
             Self::Answer { status: 403, .. } => {
                 "use an administrator's account; after its first `up`, an editor's account is enough for the \
@@ -231,8 +229,8 @@ impl PullFailure {
 /// The advice if a proxy or a plugin does not allow a request; `doing` is the attempt, in the imperative.
 pub(crate) fn denied(doing: &str) -> String {
     format!(
-        "a proxy in front of the engine, such as docker-socket-proxy, or an authorization plugin denied the request: let \
-         it allow clipper-metrics to {doing} (docs/remote-engines.md), or select the engine itself with -H"
+        "a proxy in front of the engine, such as docker-socket-proxy, or an authorization plugin denied the request: \
+         configure it to allow clipper-metrics to {doing} (docs/remote-engines.md), or select the engine itself with -H"
     )
 }
 

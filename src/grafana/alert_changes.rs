@@ -12,7 +12,7 @@ use super::{Grafana, changed, path};
 use crate::error::{Error, Result};
 use crate::http::{Body, Request, Response};
 use crate::model::alerts::{AlertRule, AlertRules, NewRule};
-use crate::model::observed::ActualRule;
+use crate::model::observed::{ActualRule, OrganisationState};
 use crate::model::stack::Stack;
 
 /// Lets users edit rules created through the API. Grafana 9 ignores this header and marks rules as created through the
@@ -42,7 +42,7 @@ impl Grafana {
         rule.add_mark(BTreeMap::new(), &stack.data_source);
         (rule.uid, rule.folder_uid) = (uid(&stack.instance, one.rule), folder.into());
         rule.rest.insert("ruleGroup".into(), json!(stack.instance));
-        rule.rest.insert("orgID".into(), json!(self.organisation.unwrap_or(1)));
+        rule.rest.insert("orgID".into(), json!(self.organisation.unwrap_or(OrganisationState::FIRST)));
         self.send_rule("create an alert rule", "POST", ALL_RULES, &[EDITABLE], &rule).await
     }
 

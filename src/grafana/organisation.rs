@@ -13,9 +13,6 @@ use crate::model::login::FormLogin;
 use crate::model::observed::{OrganisationState, Unreadable};
 use crate::model::stack::Secret;
 
-/// The id of the organisation that Grafana creates at its first start.
-const FIRST: u64 = 1;
-
 /// How the organisation is chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Choice {
@@ -50,7 +47,7 @@ impl Grafana {
         match (name, &self.choice) {
             (Some(name), _) => self.enter_named(name).await,
             (None, Choice::First) => {
-                self.organisation = Some(FIRST);
+                self.organisation = Some(OrganisationState::FIRST);
                 Ok(OrganisationState::Present)
             }
             (None, Choice::OfToken) => Ok(OrganisationState::Present),
@@ -89,7 +86,7 @@ impl Grafana {
     async fn enter_own(&mut self) -> Result<OrganisationState> {
         let own = self.own_organisations().await?;
         let chosen = match own.as_slice() {
-            own if own.iter().any(|own| own.org_id == Some(FIRST)) => Some(FIRST),
+            own if own.iter().any(|own| own.org_id == Some(OrganisationState::FIRST)) => Some(OrganisationState::FIRST),
             [only] => only.org_id,
             _ => None,
         };

@@ -15,14 +15,12 @@ use super::versions::Capability;
 use super::{Api, Grafana, alerts, dashboard, user_dashboard};
 use crate::error::{Error, Result};
 use crate::model::alerts::{AlertRule, AlertSettings};
-use crate::model::observed::DashboardState as Seen;
+use crate::model::observed::{DashboardState as Seen, OrganisationState};
 use crate::model::stack::{DashboardId, DesiredDashboard, DesiredDataSource, Stack};
 use crate::model::version::Version;
 
 /// The variable that contains the password of InfluxDB's user.
 pub(crate) const INFLUXDB_PASSWORD: &str = "CLIPPER_METRICS_INFLUXDB_PASSWORD";
-/// The organisation of a new Grafana.
-const FIRST_ORGANISATION: u64 = 1;
 /// How often Grafana checks a dashboard's file for changes, in seconds.
 const INTERVAL: u64 = 30;
 
@@ -43,7 +41,7 @@ impl GrafanaExport {
     #[must_use]
     pub(crate) fn new_server(stack: &Stack) -> Self {
         Self {
-            organisation: FIRST_ORGANISATION,
+            organisation: OrganisationState::FIRST,
             is_default: true,
             dashboards: stack.dashboards().map(|_| None).collect(),
             rules: AlertRule::ALL.map(|_| None).into(),
@@ -77,14 +75,14 @@ impl GrafanaExport {
     #[must_use]
     pub(crate) fn on_new_server(mut self) -> Self {
         self.rules.iter_mut().flatten().for_each(Rule::remove_notifications);
-        Self { organisation: FIRST_ORGANISATION, is_default: true, ..self.in_files() }
+        Self { organisation: OrganisationState::FIRST, is_default: true, ..self.in_files() }
     }
 
     /// The state for a Grafana that was not inspected: it may have a default data source, and does
     /// not start with two.
     #[must_use]
     pub(crate) fn on_another_server(self) -> Self {
-        Self { organisation: FIRST_ORGANISATION, is_default: false, ..self.in_files() }
+        Self { organisation: OrganisationState::FIRST, is_default: false, ..self.in_files() }
     }
 
     /// Whether an alert rule was edited.

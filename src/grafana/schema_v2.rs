@@ -13,6 +13,7 @@ use super::organisation::Organisation;
 use super::versions::{Capability, DASHBOARD_API_V1, DASHBOARD_API_V2};
 use super::{Grafana, path};
 use crate::error::{Error, Result};
+use crate::model::observed::OrganisationState;
 
 /// The annotation with a dashboard's number.
 const NUMBER: &str = "grafana.app/deprecatedInternalID";
@@ -92,7 +93,7 @@ impl Grafana {
         uid: &str,
     ) -> Result<Option<T>> {
         let namespace = match self.organisation().await? {
-            1 => "default".to_string(),
+            OrganisationState::FIRST => "default".to_string(),
             id => format!("org-{id}"),
         };
         let place = ["apis", "dashboard.grafana.app", version, "namespaces", &namespace, "dashboards", uid];

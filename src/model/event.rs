@@ -43,6 +43,15 @@ pub(crate) trait Listener {
     fn on(&self, event: Event<'_>);
 }
 
+/// A listener of unit tests that drops all events.
+#[cfg(test)]
+pub(crate) struct Silent;
+
+#[cfg(test)]
+impl Listener for Silent {
+    fn on(&self, _: Event<'_>) {}
+}
+
 /// A step that was executed.
 #[derive(Debug, Clone)]
 pub(crate) struct ExecutedStep {

@@ -11,7 +11,9 @@ use super::hints;
 use super::invocation::Invocation;
 use super::login::SignedInAccount;
 use super::names::names;
-use super::observed::{ActualDashboard, DashboardState, DataSourceState, EngineInfo, FolderState, Observed, Query};
+use super::observed::{
+    ActualDashboard, DashboardState, DataSourceState, EngineInfo, FolderState, Observed, OrganisationState, Query,
+};
 use super::plan::{BlockReason, Blocker, Finding, Plan, Resource, Step};
 use super::reports::Reports;
 use super::retention::Retention;
@@ -439,7 +441,8 @@ fn dashboard(stack: &Stack, seen: &Observed, plan: &Plan, grafana: &str) -> Dash
 /// The address of a dashboard. It names the organisation, unless that is the one in which a new user signs in: a browser
 /// would look for the dashboard in the account's active one.
 fn dashboard_url(grafana: &str, uid: &str, seen: &Observed) -> String {
-    let organisation = seen.grafana_state().and_then(|grafana| grafana.organisation_id).filter(|id| *id != 1);
+    let organisation =
+        seen.grafana_state().and_then(|grafana| grafana.organisation_id).filter(|id| *id != OrganisationState::FIRST);
     organisation.map_or_else(|| format!("{grafana}/d/{uid}"), |id| format!("{grafana}/d/{uid}?orgId={id}"))
 }
 

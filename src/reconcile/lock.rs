@@ -242,12 +242,7 @@ mod private {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Nobody;
-
-    impl Listener for Nobody {
-        fn on(&self, _: Event<'_>) {}
-    }
+    use crate::model::event::Silent;
 
     #[test]
     fn a_run_that_holds_the_lock_too_long_is_an_error() {
@@ -255,7 +250,7 @@ mod tests {
         let environment = Environment::from([("HOME".into(), home.path().to_str().unwrap().into())]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let acquire = |name| acquire_within(Duration::from_millis(1), "unix:///x", name, &environment, &Nobody);
+            let acquire = |name| acquire_within(Duration::from_millis(1), "unix:///x", name, &environment, &Silent);
             let held = acquire("a").await.unwrap();
             assert!(matches!(acquire("a").await, Err(Error::Raced { .. })));
             assert!(acquire("b").await.is_ok(), "another instance is free");

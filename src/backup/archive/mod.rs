@@ -13,4 +13,4 @@ mod write;
 pub(crate) use self::format::{ArchiveFolder, Manifest};
 pub(crate) use self::read::RestoreTarget;
 pub use self::read::Verified;
-pub(crate) use self::write::{New, Part, expect_free};
+pub(crate) use self::write::{New, Part, directory, expect_free};

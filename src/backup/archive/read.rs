@@ -155,8 +155,8 @@ fn expect_format(path: &Path, document: &[u8]) -> Result<()> {
     Err(unusable(path, format!("has format {format}, but this program reads format {FORMAT}"), hint))
 }
 
-/// Reads an archive completely; returns its content. The manifest is stored in `document` even if the content is not
-/// that of a backup, because another format may contain anything.
+/// Reads an archive completely; returns its content. The manifest is stored in `document` even if the content is no
+/// backup in this format, because another format may contain anything.
 fn verify(file: &File, document: &mut Option<Vec<u8>>) -> io::Result<Content> {
     let mut entries = Entries::new(expanded(file)?);
     let mut content = Ok(Content::default());

@@ -109,6 +109,16 @@ fn writing(path: &Path) -> impl Fn(io::Error) -> Error {
     }
 }
 
+/// The error for the path of a directory.
+pub(crate) fn directory(path: &Path) -> Error {
+    Error::File {
+        path: path.into(),
+        line: None,
+        message: "names a directory, but a backup is one file".into(),
+        hint: format!("name a file in it, such as {}", shell_path(&path.join("clipper.backup"))),
+    }
+}
+
 /// Checks that the path of a new archive is free.
 ///
 /// # Errors
@@ -117,12 +127,7 @@ pub(crate) fn expect_free(path: &Path) -> Result<()> {
     match std::fs::symlink_metadata(path) {
         Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(why) => Err(writing(path)(why)),
-        Ok(found) if found.is_dir() => Err(Error::File {
-            path: path.into(),
-            line: None,
-            message: "is a directory, but a backup is one file".into(),
-            hint: format!("name a file in it, such as {}", shell_path(&path.join("clipper.backup"))),
-        }),
+        Ok(found) if found.is_dir() => Err(directory(path)),
         Ok(_) => Err(Error::File {
             path: path.into(),
             line: None,

@@ -112,6 +112,11 @@ pub enum OrganisationState {
     Ambiguous(Vec<String>),
 }
 
+impl OrganisationState {
+    /// The number of the organisation that Grafana creates at its first start.
+    pub(crate) const FIRST: u64 = 1;
+}
+
 /// Grafana's folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FolderState {

@@ -2,7 +2,7 @@
 
 use super::server::ServerContext;
 use super::{BlockReason, Blocker, upgrade};
-use crate::model::hints;
+use crate::model::hints::{self, INFLUXDB_ADMINISTRATOR};
 use crate::model::native::{System, package};
 use crate::model::observed::{
     ContainerState, ManagedServer, OurContainer, PortHolder, RunState, ServerResponse, Unreadable, VolumeState,
@@ -208,9 +208,7 @@ pub(crate) fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Bl
             "use --influxdb-user and --influxdb-password-file".to_string()
         }
         Role::Influxdb => {
-            "correct --influxdb-user or the password in --influxdb-password-file; only an administrator of \
-                           InfluxDB may create a database or change its retention period"
-                .to_string()
+            format!("correct --influxdb-user or the password in --influxdb-password-file; {INFLUXDB_ADMINISTRATOR}")
         }
         Role::Grafana if stack.login.uses_token => {
             let valid = "supply a valid token of a service account with the role Admin (--grafana-token-file)";
