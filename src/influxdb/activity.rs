@@ -13,7 +13,7 @@ use super::{Cell, Influxdb, PROBE_TIMEOUT};
 use crate::clock::now;
 use crate::error::Result;
 use crate::influxql::{literal, quoted};
-use crate::model::reports::{Activity, COUNTER, DEMO_TAG, INTERVAL, LATENCY, Model};
+use crate::model::reports::{Activity, COUNTER, DEMO_TAG, INTERVAL, LATENCY, Model, SKEW};
 
 /// InfluxDB's own database.
 pub(crate) const INTERNAL: &str = "_internal";
@@ -120,9 +120,30 @@ impl Influxdb {
                 if point.is_demo() {
                     model.last_demo = model.last_demo.max(Some(point.at()));
                 } else {
-                    model.last_report = Some(point.at());
-                    // The count since the previous report; asking for the rate would take as long as for the count.
-                    model.rate = point.number().map(|count| count / SECONDS);
+                    model.add_report(&point);
+                }
+            }
+        }
+        self.read_counters_until(now() + SKEW, database, models).await
+    }
+
+    /// Replaces reports that are later than `now`, because a clock was ahead for a while, by the newest earlier ones. A
+    /// model without earlier ones keeps the later one: this machine's clock may be behind.
+    async fn read_counters_until(&self, now: i64, database: &str, models: &mut Models) -> Result<()> {
+        let is_ahead = |model: &&mut Model| model.last_report.is_some_and(|at| at > now);
+        let ahead: Vec<&mut Model> = models.values_mut().filter(is_ahead).collect();
+        let names: Vec<String> = ahead
+            .into_iter()
+            .map(|model| {
+                model.ahead = model.last_report;
+                model.name.clone()
+            })
+            .collect();
+        let condition = format!("WHERE {} = {} AND time <= {now}ms", quoted(DEMO_TAG), literal(""));
+        for found in self.newest(database, "value", COUNTER, names.iter(), &condition).await {
+            for point in found? {
+                if let Some(model) = model_of(models, &point, COUNTER) {
+                    model.add_report(&point);
                 }
             }
         }
@@ -221,6 +242,14 @@ fn newest_report<'a>(models: impl Iterator<Item = &'a Model>, now: i64) -> Optio
     let reports: Vec<i64> = models.filter_map(|model| model.last_report).collect();
     let past = reports.iter().copied().filter(|at| *at <= now + RECENT).max();
     past.or_else(|| reports.into_iter().max())
+}
+
+impl Model {
+    fn add_report(&mut self, point: &Newest) {
+        self.last_report = Some(point.at());
+        // The count since the previous report; asking for the rate would take as long as for the count.
+        self.rate = point.number().map(|count| count / SECONDS);
+    }
 }
 
 fn model_of<'a>(models: &'a mut Models, point: &Newest, suffix: &str) -> Option<&'a mut Model> {

@@ -30,6 +30,9 @@ pub(crate) struct Model {
     pub(crate) name: String,
     /// When it last reported; `None` if only demo points carry its name.
     pub(crate) last_report: Option<i64>,
+    /// The time of its newest report, if that is later than this machine's clock by more than [`SKEW`]. It is also the
+    /// last report if there is no earlier one.
+    pub(crate) ahead: Option<i64>,
     /// The time of its newest demo point.
     pub(crate) last_demo: Option<i64>,
     /// Predictions per second before the last report.
@@ -62,6 +65,9 @@ pub(crate) struct Reports {
     #[serde(serialize_with = "date")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub(crate) last_report: Option<i64>,
+    /// The newest report that is later than this machine's clock.
+    #[serde(skip)]
+    pub(crate) ahead: Option<i64>,
     /// The database contains demo data.
     pub(crate) demo: bool,
     pub(crate) models: Vec<ModelReport>,
@@ -139,10 +145,12 @@ pub(crate) fn analyse(
         }
     });
     let models: Vec<ModelReport> = models.collect();
+    let ahead = activity.models.iter().filter_map(|model| model.ahead).max();
     Reports {
         at: now,
         reporting: Some(last_report.is_some_and(recent)),
         last_report,
+        ahead,
         demo: activity.models.iter().any(|model| model.last_demo.is_some()),
         elsewhere: activity.elsewhere.clone(),
         hints: hints(activity, &models, stack, named, last_report, now),
@@ -179,8 +187,13 @@ fn hints(
     if last_report.is_some() && !silent.is_empty() {
         hints.push(format!("Clipper's file names models that have never reported: {}", silent.join(", ")));
     }
+    let ahead = activity.models.iter().filter_map(|model| model.ahead).max();
+    hints.extend(ahead.map(|at| {
+        let ahead = span(at - now);
+        format!("the newest report is {ahead} in the future: set the clocks of Clipper's host and of this machine")
+    }));
     match last_report {
-        Some(at) => hints.extend(wrong_time(stack, at, now)),
+        Some(at) => hints.extend(late(stack, at, now)),
         None if activity.elsewhere.is_empty() => hints.push(format!(
             "nothing has arrived from Clipper yet: when it runs, it must write to {}, database {}; if it already runs, \
              `{}` finds out why no reports arrive; `{}` shows the dashboard without Clipper",
@@ -218,14 +231,8 @@ fn wrong_target(stack: &Stack) -> Vec<String> {
     hints
 }
 
-/// The hint about a newest report that is not recent.
-fn wrong_time(stack: &Stack, at: i64, now: i64) -> Option<String> {
-    if at > now + SKEW {
-        return Some(format!(
-            "the newest report is {} in the future: set the clocks of Clipper's host and of this machine",
-            span(at - now)
-        ));
-    }
+/// The hint about a last report that is not recent.
+fn late(stack: &Stack, at: i64, now: i64) -> Option<String> {
     (at < now - MISSED * INTERVAL).then(|| {
         format!(
             "the newest report is {} old: check that Clipper runs and that the clock of its host is right; run `{}` to \
@@ -303,12 +310,22 @@ mod tests {
     fn the_time_of_the_newest_report_decides_which_hint_is_given() {
         let hint = |at: Option<i64>| analysed(vec![model("m", at)], &samples::stack(), &[]).hints;
         assert_eq!(hint(Some(NOW + SKEW)), Vec::<String>::new());
-        let ahead = "the newest report is 61s in the future: set the clocks of Clipper's host and of this machine";
-        assert_eq!(hint(Some(NOW + SKEW + 1_000)), [ahead]);
         let [old] = &hint(Some(NOW - 7_200_000))[..] else { panic!("one hint") };
         assert!(old.starts_with("the newest report is 2h old: "), "{old}");
         let [none] = &hint(None)[..] else { panic!("one hint") };
         assert!(none.starts_with("nothing has arrived from Clipper yet: "), "{none}");
+    }
+
+    #[test]
+    fn a_report_from_the_future_is_no_sign_that_clipper_still_runs() {
+        let at = |last_report, ahead| Model { ahead: Some(ahead), ..model("m", Some(last_report)) };
+        let ahead = "the newest report is 2h in the future: set the clocks of Clipper's host and of this machine";
+        let future = NOW + 7_200_000;
+        for (last_report, reporting, hints) in [(future, true, 1), (NOW, true, 1), (NOW - 60_000, false, 2)] {
+            let found = analysed(vec![at(last_report, future)], &samples::stack(), &[]);
+            assert_eq!((found.reporting, found.hints.len()), (Some(reporting), hints), "{:?}", found.hints);
+            assert_eq!(found.hints[0], ahead);
+        }
     }
 
     #[test]

@@ -74,22 +74,28 @@ async fn acquire_within(
     }
 }
 
-/// Candidates for the parent of the lock directory, the best first.
+/// Candidates for the parent of the lock directory, the best first. A cron job lacks the variable of a user's sessions,
+/// but must use the same directory.
 fn parents(environment: &Environment) -> Vec<PathBuf> {
     let home = environment.path("HOME").map(|home| Path::new(home).join(".cache"));
-    let runtime = environment.path("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let runtime = environment.path("XDG_RUNTIME_DIR").map(PathBuf::from).or_else(private::runtime_directory);
     runtime.into_iter().chain(home).chain([std::env::temp_dir()]).collect()
 }
 
 #[cfg(unix)]
 mod private {
-    use super::{DIRECTORY, File, Path, io};
+    use super::{DIRECTORY, File, Path, PathBuf, io};
     use rustix::fd::OwnedFd;
     use rustix::fs::{FileType, Mode, OFlags, Stat, fchmod, fstat, mkdirat, open as open_path, openat};
     use rustix::process::geteuid;
 
     const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
     const OWNER_ONLY: Mode = Mode::RWXU;
+
+    /// The directory that systemd creates for the sessions of this user, and to which it sets `XDG_RUNTIME_DIR`.
+    pub(super) fn runtime_directory() -> Option<PathBuf> {
+        Some(PathBuf::from(format!("/run/user/{}", geteuid().as_raw()))).filter(|directory| directory.is_dir())
+    }
 
     /// Opens a file of this user in a directory that no other user can enter. The parent belongs to
     /// this user, or is shared and protects each user's entries. Links below it are not followed.
@@ -229,7 +235,11 @@ mod private {
 
 #[cfg(not(unix))]
 mod private {
-    use super::{DIRECTORY, File, Path, io};
+    use super::{DIRECTORY, File, Path, PathBuf, io};
+
+    pub(super) fn runtime_directory() -> Option<PathBuf> {
+        None
+    }
 
     /// Opens a file in a directory of the user's profile.
     pub(super) fn open(parent: &Path, name: &str) -> io::Result<File> {
@@ -244,10 +254,20 @@ mod tests {
     use super::*;
     use crate::model::event::Silent;
 
+    #[cfg(unix)]
+    #[test]
+    fn without_variables_the_lock_is_where_sessions_put_it_if_there_are_any() {
+        let set = |name: &str| Environment::from([(name.to_string(), "/x".to_string())]);
+        assert_eq!(parents(&set("XDG_RUNTIME_DIR"))[0], Path::new("/x"));
+        let of_sessions = private::runtime_directory();
+        let expected = of_sessions.into_iter().chain([PathBuf::from("/x/.cache"), std::env::temp_dir()]);
+        assert_eq!(parents(&set("HOME")), expected.collect::<Vec<_>>());
+    }
+
     #[test]
     fn a_run_that_holds_the_lock_too_long_is_an_error() {
         let home = tempfile::tempdir().unwrap();
-        let environment = Environment::from([("HOME".into(), home.path().to_str().unwrap().into())]);
+        let environment = Environment::from([("XDG_RUNTIME_DIR".into(), home.path().to_str().unwrap().into())]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let acquire = |name| acquire_within(Duration::from_millis(1), "unix:///x", name, &environment, &Silent);

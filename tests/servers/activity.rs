@@ -136,6 +136,21 @@ fn a_point_from_the_future_does_not_hide_the_latencies_of_other_models() {
 }
 
 #[test]
+fn a_report_from_the_future_does_not_hide_that_its_model_stopped() {
+    let it = Servers::start(Version::V12);
+    it.influxd.query("", "CREATE DATABASE d");
+    // The clock of Clipper's host was ahead at its start.
+    let lines = count("m1", 120, -7_200) + &count("m1", 300, 600) + &latency("m1", 120, 4_000, 600);
+    it.influxd.write("d", &(lines + &count("starting", 60, -7_200)));
+    let status = status(&it);
+    let (m1, starting) = (model(&status, "m1"), model(&status, "starting"));
+    assert_eq!((&m1["reporting"], m1["p99_micros"].as_f64()), (&Value::Bool(false), Some(4_000.0)), "{m1}");
+    // Without an earlier report, this machine's clock may be behind.
+    assert_eq!(starting["reporting"], true, "{starting}");
+    assert!(status.to_string().contains("in the future: set the clocks"), "{status}");
+}
+
+#[test]
 fn more_models_than_one_query_reads() {
     let it = Servers::start(Version::V12);
     it.influxd.query("", "CREATE DATABASE d");

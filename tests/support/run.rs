@@ -49,8 +49,10 @@ impl Run {
     /// The command, ready to be started.
     pub fn command(&self) -> Command {
         let mut command = Command::new(program());
-        command.env_clear().args(&self.arguments).envs(&self.environment).stdin(Stdio::null());
-        command.env("HOME", self.environment.get("HOME").map_or_else(|| self.home.path().as_os_str(), OsStr::new));
+        let home = self.environment.get("HOME").map_or_else(|| self.home.path().as_os_str(), OsStr::new);
+        // Without the second variable, its lock would outlive the test.
+        command.env_clear().env("HOME", home).env("XDG_RUNTIME_DIR", home);
+        command.args(&self.arguments).envs(&self.environment).stdin(Stdio::null());
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
