@@ -95,11 +95,16 @@ fn a_standard_stream_or_a_directory_is_refused_as_a_backup_before_any_work() {
 
 #[test]
 fn help_names_every_command_and_every_option_has_a_text() {
+    use clap::CommandFactory as _;
     let help = run(&["--help"]).expect(0);
-    for command in ["up", "down", "status", "logs", "demo", "completions"] {
-        assert!(help.out.contains(command), "{command}");
-        let own = run(&[command, "--help"]).expect(0);
-        assert!(own.out.contains("--config <FILE>"), "{command}");
+    for command in clipper_metrics::cli::Cli::command().get_subcommands() {
+        let name = command.get_name();
+        assert!(help.out.contains(&format!("  {name} ")), "{name}");
+        for option in command.get_arguments().filter(|option| !option.is_hide_set()) {
+            assert!(option.get_help().is_some(), "{name}: {option}");
+        }
+        let own = run(&[name, "--help"]).expect(0);
+        assert!(own.out.contains("--config <FILE>"), "{name}");
         assert_eq!(own.err, "");
     }
     assert!(run(&["--version"]).expect(0).out.starts_with("clipper-metrics "));

@@ -16,7 +16,7 @@ use crate::model::event::{Event, ExecutedStep};
 use crate::model::image::ImageRef;
 use crate::model::invocation::typed_option;
 use crate::model::observed::{ContainerState, Observed, VolumeState};
-use crate::model::plan::{self, BlockReason, Blocker, Finding, Item, Plan, Question, Resource, Step, UpOptions};
+use crate::model::plan::{self, BlockReason, Blocker, Question, Resource, Step, UpOptions};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::{Pull, RestoreRecord, Stack, UnfinishedRestore};
@@ -305,11 +305,6 @@ const fn is_fetched(step: &Step) -> bool {
     matches!(step, Step::PullImage(_))
 }
 
-/// Steps of one resource, in this order.
-fn steps_of(resource: Resource, steps: Vec<Step>) -> Plan {
-    Plan::new(vec![Item::new(resource, Finding::Requested("to be restored"), steps)])
-}
-
 /// Restores the data into the created containers.
 async fn fill(
     session: &Session,
@@ -333,14 +328,8 @@ async fn fill(
     }
     let archived = Version::parse(&archive.manifest.grafana);
     session.apply(&plan::correct_version(stack, &seen, archived), connections, executed).await?;
-    // The content of the volume now decides which container Grafana gets, and what must be verified
-    // before it is published.
-    let remove = steps_of(Resource::Server(Role::Grafana), vec![Step::RemoveContainer(Role::Grafana)]);
-    session.apply(&remove, connections, executed).await?;
-    // At the private port, Clipper does not find InfluxDB and cannot create its database before the
-    // data is restored.
-    let start = vec![Step::StartContainer(Role::Influxdb), Step::AwaitAnswer(Role::Influxdb)];
-    session.apply(&steps_of(Resource::Server(Role::Influxdb), start), connections, executed).await?;
+    session.apply(&plan::remove_restored_grafana(), connections, executed).await?;
+    session.apply(&plan::start_private_influxdb(), connections, executed).await?;
     // The server's own user reads and removes files that the engine creates as another user.
     let backup = RestoreTarget { folder: Some(INFLUXDB_RESTORE), owner: (0, 0), folder_mode: 0o777, file_mode: 0o644 };
     send(docker, &influxdb, INFLUXDB_DATA, archive, ArchiveFolder::Influxdb, backup).await?;

@@ -12,7 +12,7 @@ use crate::error::{Error, Exit, Result};
 use crate::influxdb::Influxdb;
 use crate::influxql::quoted;
 use crate::model::event::{Event, Listener};
-use crate::model::observed::ServerResponse;
+use crate::model::observed::{Observed, ServerResponse};
 use crate::model::plan::{self, Finding, Resource, UpOptions, not_the_container};
 use crate::model::reports::{Activity, DEMO_TAG, is_unreportable};
 use crate::model::results::{Cleared, Document, Sent};
@@ -20,6 +20,7 @@ use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::schema::{SchemaVersion, Seconds};
 use crate::model::stack::Stack;
+use crate::model::status;
 use crate::output::Output;
 use crate::reconcile::{Depth, Session};
 use crate::settings;
@@ -77,7 +78,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &DemoArguments) -> Res
         seconds: Seconds(sent.time),
         database,
         models: demo_options.load.models.len(),
-        dashboard_url: stack.dashboard_url(),
+        dashboard_url: sent.dashboard_url,
         clear: stack.command("demo --clear"),
     })));
     Ok(Exit::Done)
@@ -126,23 +127,24 @@ fn demo_options(arguments: &DemoArguments) -> Result<DemoOptions> {
 #[derive(Debug, Clone)]
 struct DemoOptions {
     /// The models and their predictions.
-    pub(crate) load: Load,
+    load: Load,
     /// How long to send current data; `None` means until interrupted.
-    pub(crate) duration: Option<Duration>,
+    duration: Option<Duration>,
     /// How much past data to send first.
-    pub(crate) backfill: Option<Duration>,
+    backfill: Option<Duration>,
     /// Write to a database with real reports.
-    pub(crate) mix: bool,
+    mix: bool,
 }
 
 /// The demo data that was sent.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct SentSoFar {
     /// Reports, one for each point in time.
-    pub(crate) reports: usize,
+    reports: usize,
     /// Points, three for each model and report.
-    pub(crate) points: usize,
-    pub(crate) time: Duration,
+    points: usize,
+    time: Duration,
+    dashboard_url: String,
 }
 
 /// Sends past data, then current data, until the time is up or `stop` completes.
@@ -151,7 +153,7 @@ struct SentSoFar {
 /// If InfluxDB rejects the data, or the database contains real reports.
 async fn send_until(session: &Session, options: &DemoOptions, stop: impl Future<Output = ()>) -> Result<SentSoFar> {
     let started = Instant::now();
-    let mut sent = SentSoFar::default();
+    let mut sent = SentSoFar { dashboard_url: dashboard_url(session.stack(), None), ..SentSoFar::default() };
     let result = tokio::select! {
         result = send(session, options, &mut sent) => result,
         () = stop => Ok(()),
@@ -163,7 +165,8 @@ async fn send_until(session: &Session, options: &DemoOptions, stop: impl Future<
 async fn send(session: &Session, options: &DemoOptions, sent: &mut SentSoFar) -> Result<()> {
     check_models(&options.load.models)?;
     let stack = session.stack();
-    let influxdb = reachable(session).await?;
+    let (influxdb, seen) = reachable(session).await?;
+    sent.dashboard_url = dashboard_url(stack, Some(&seen));
     if !options.mix {
         expect_no_reports(stack, &influxdb.activity(&stack.database).await?)?;
     }
@@ -198,6 +201,10 @@ async fn send(session: &Session, options: &DemoOptions, sent: &mut SentSoFar) ->
         sent.reports += 1;
         sent.points += batch.points;
     }
+}
+
+fn dashboard_url(stack: &Stack, seen: Option<&Observed>) -> String {
+    status::dashboard_url(&stack.url(Role::Grafana).to_string(), &stack.dashboard.uid, seen)
 }
 
 fn check_models(models: &[String]) -> Result<()> {
@@ -284,7 +291,7 @@ fn millis(time: Duration) -> i64 {
 /// # Errors
 /// If InfluxDB rejects the request.
 async fn clear(session: &Session) -> Result<usize> {
-    let influxdb = reachable(session).await?;
+    let (influxdb, _) = reachable(session).await?;
     let database = Some(session.stack().database.as_str());
     let condition = format!("{} != ''", quoted(DEMO_TAG));
     let series = influxdb.query(database, &format!("SHOW SERIES WHERE {condition}")).await?;
@@ -297,8 +304,8 @@ async fn clear(session: &Session) -> Result<usize> {
     Ok(count)
 }
 
-/// InfluxDB, if it answers and has the database.
-async fn reachable(session: &Session) -> Result<Influxdb> {
+/// InfluxDB, if it answers and has the database, and the observation that shows it.
+async fn reachable(session: &Session) -> Result<(Influxdb, Observed)> {
     let stack = session.stack();
     crate::reconcile::expect_known_settings(stack)?;
     let mut connections = session.connect();
@@ -311,7 +318,7 @@ async fn reachable(session: &Session) -> Result<Influxdb> {
         return Err(Error::Blocked { resource, blocker: not_the_container(stack, Role::Influxdb, &url.to_string()) });
     }
     match seen.influxdb_state() {
-        Some(stored) if stored.has_database => Ok(session.influxdb(&connections.influxdb)),
+        Some(stored) if stored.has_database => Ok((session.influxdb(&connections.influxdb), seen)),
         Some(_) => Err(Error::Absent { what: format!("InfluxDB at {url} has no database {}", stack.database), hint }),
         None => {
             let plan = plan::up(stack, &seen, UpOptions::default());

@@ -326,7 +326,7 @@ fn expect_usable(stack: &Stack, seen: &Observed, servers: ExportServers) -> Resu
     if servers == ExportServers::Instance && !plan.in_sync() {
         return Err(Error::Absent {
             what: format!(
-                "instance {} is not in sync, and an export for Compose uses its volumes with their content",
+                "instance {} is not in sync, and this export uses its volumes with their content",
                 stack.instance
             ),
             hint: format!("run `{}`, then export it", stack.command("up")),

@@ -48,7 +48,7 @@ pub(super) fn read_inputs(context: &Context<'_>, scope: SettingsScope) -> Result
     read_inputs_of(context, scope, None)
 }
 
-/// Reads the inputs for an instance whose name no input needs to contain.
+/// The same for the specified instance, or for the one that the inputs name.
 pub(super) fn read_inputs_of(context: &Context<'_>, scope: SettingsScope, instance: Option<&str>) -> Result<Inputs> {
     let environment = context.environment;
     let mut given = context.options.settings.0.clone();

@@ -188,7 +188,7 @@ fn kept(material: &Material<'_>) -> String {
 /// The commands that return the instance to clipper-metrics. Grafana must notice the removal of the
 /// files, otherwise its dashboards stay provisioned.
 fn back(stack: &Stack, files: &Provisioning) -> String {
-    let own = (0..files.folders).map(|index| format!("{FOLDER}/dashboards/{}/*.json", files.folder_name(index)));
+    let own = (0..files.folder_count()).map(|index| format!("{FOLDER}/dashboards/{}/*.json", files.folder_name(index)));
     let own: Vec<String> = own.collect();
     let restart = docker(stack, "compose restart grafana");
     let release = if own.is_empty() {

@@ -338,7 +338,7 @@ impl<'a> Material<'a> {
 fn provisioning(material: &Material<'_>, url: &str, password: &str, keeps_database: bool) -> Result<Provisioning> {
     // The files may be applied from another machine.
     let source = DesiredDataSource { url: url.into(), machine: None, ..material.stack.data_source.clone() };
-    let purpose = ProvisioningTarget {
+    let target = ProvisioningTarget {
         source: &source,
         password,
         version: material.version,
@@ -346,7 +346,7 @@ fn provisioning(material: &Material<'_>, url: &str, password: &str, keeps_databa
         deletes_rules: deletes_rules(material)?,
         earlier_organisations: &earlier_organisations(material.stack, material.directory)?,
     };
-    Provisioning::new(material.stack, &purpose, material.present)
+    Provisioning::new(material.stack, &target, material.present)
 }
 
 /// A reference to a variable in Grafana's files; in this form, a `$` in its value is kept.

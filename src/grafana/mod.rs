@@ -235,7 +235,7 @@ impl Grafana {
     /// changes.
     ///
     /// # Errors
-    /// [`Error::Raced`] if the organisation has one by now: Grafana would replace it without a word. [`Error::Http`] or
+    /// [`Error::Raced`] if the organisation has one by now: Grafana would replace it silently. [`Error::Http`] or
     /// [`Error::Answer`] if it fails for another reason.
     pub(crate) async fn set_home(&self, uid: &str) -> Result<()> {
         let doing = "set the home page";

@@ -48,7 +48,7 @@ impl GrafanaExport {
         }
     }
 
-    /// The titles of edited dashboards.
+    /// The folders of edited dashboards.
     #[must_use]
     pub(crate) fn edited_dashboards(&self, stack: &Stack) -> Vec<String> {
         let found = stack.dashboards().zip(&self.dashboards);
@@ -56,7 +56,7 @@ impl GrafanaExport {
         edited.map(|(id, _)| stack.dashboard_identity(id).1.to_string()).collect()
     }
 
-    /// The titles of dashboards saved in schema v2, which these files cannot contain.
+    /// The folders of dashboards saved in schema v2, which these files cannot contain.
     #[must_use]
     pub(crate) fn dashboards_in_schema_v2(&self, stack: &Stack) -> Vec<String> {
         let found = stack.dashboards().zip(&self.dashboards);
@@ -147,7 +147,7 @@ struct ProvisionedFolder {
     uid: String,
 }
 
-/// The purpose of the files.
+/// The Grafana that reads the files.
 pub(crate) struct ProvisioningTarget<'a> {
     /// The data source, as that Grafana reaches it.
     pub(crate) source: &'a DesiredDataSource,
@@ -169,11 +169,10 @@ pub(crate) struct ProvisioningTarget<'a> {
 pub(crate) struct Provisioning {
     pub(crate) data_source: Value,
     pub(crate) dashboards: Vec<DashboardFile>,
-    /// The number of folders of dashboard files.
-    pub(crate) folders: usize,
     /// The alert rules, or the deletion of those from an earlier file.
     pub(crate) alert_rules: Option<Value>,
-    titles: Vec<ProvisionedFolder>,
+    /// The folders of dashboard files.
+    folders: Vec<ProvisionedFolder>,
     keeps_database: bool,
     organisation: u64,
     instance: String,
@@ -184,41 +183,45 @@ impl Provisioning {
     ///
     /// # Errors
     /// [`Error::Usage`] if the version cannot provision the desired alert rules.
-    pub(crate) fn new(stack: &Stack, purpose: &ProvisioningTarget<'_>, present: &GrafanaExport) -> Result<Self> {
-        let api = Api::of(purpose.version);
-        let mut titles = Vec::new();
+    pub(crate) fn new(stack: &Stack, target: &ProvisioningTarget<'_>, present: &GrafanaExport) -> Result<Self> {
+        let api = Api::of(target.version);
+        let mut folders = Vec::new();
         let mut dashboards = Vec::new();
         for (id, found) in stack.dashboards().zip(&present.dashboards) {
-            if (purpose.keeps_database && is_edited(found.as_ref())) || found.as_ref().is_some_and(|found| found.is_v2)
-            {
+            if (target.keeps_database && is_edited(found.as_ref())) || found.as_ref().is_some_and(|found| found.is_v2) {
                 continue;
             }
             let folder = folder(stack, found.as_ref());
-            let at = titles.iter().position(|known| *known == folder).unwrap_or_else(|| {
-                titles.push(folder);
-                titles.len() - 1
+            let at = folders.iter().position(|known| *known == folder).unwrap_or_else(|| {
+                folders.push(folder);
+                folders.len() - 1
             });
             let (uid, ..) = stack.dashboard_identity(id);
-            let content = content(stack, purpose.source, id, api, found.as_ref());
+            let content = content(stack, target.source, id, api, found.as_ref());
             dashboards.push(DashboardFile { uid: uid.into(), folder: at, content });
         }
-        let alert_rules = if purpose.keeps_database { None } else { alert_rules(stack, purpose, present)? };
+        let alert_rules = if target.keeps_database { None } else { alert_rules(stack, target, present)? };
         Ok(Self {
-            data_source: data_source(purpose, present),
+            data_source: data_source(target, present),
             dashboards,
-            folders: titles.len(),
             alert_rules,
-            titles,
-            keeps_database: purpose.keeps_database,
+            folders,
+            keeps_database: target.keeps_database,
             organisation: present.organisation,
             instance: stack.instance.clone(),
         })
     }
 
+    /// The number of folders of dashboard files.
+    #[must_use]
+    pub(crate) const fn folder_count(&self) -> usize {
+        self.folders.len()
+    }
+
     /// The file that lists the dashboard folders; `path` returns the path of a folder on Grafana's server.
     #[must_use]
     pub(crate) fn providers(&self, path: impl Fn(usize) -> String) -> Value {
-        let providers = self.titles.iter().enumerate().map(|(index, folder)| {
+        let providers = self.folders.iter().enumerate().map(|(index, folder)| {
             let mut provider = json!({
                 "name": self.folder_name(index), "orgId": self.organisation, "type": "file", "folder": folder.title,
                 "folderUid": folder.uid, "disableDeletion": self.keeps_database, "allowUiUpdates": false,
@@ -289,17 +292,17 @@ struct ProvisionedDataSource {
     secure_json_data: Option<Value>,
 }
 
-fn data_source(purpose: &ProvisioningTarget<'_>, present: &GrafanaExport) -> Value {
-    let mut source = DataSource::new(purpose.source);
+fn data_source(target: &ProvisioningTarget<'_>, present: &GrafanaExport) -> Value {
+    let mut source = DataSource::new(target.source);
     source.is_default = present.is_default;
     let mut source = json!(source);
     escape_variables(&mut source);
-    let secure_json_data = Some(&purpose.source.user).filter(|user| !user.is_empty());
+    let secure_json_data = Some(&target.source.user).filter(|user| !user.is_empty());
     let entry = ProvisionedDataSource {
         source,
         org_id: present.organisation,
-        editable: purpose.keeps_database,
-        secure_json_data: secure_json_data.map(|_| json!({"password": purpose.password})),
+        editable: target.keeps_database,
+        secure_json_data: secure_json_data.map(|_| json!({"password": target.password})),
     };
     // Grafana deletes it when the file is removed, so that `up` can create it again.
     json!({"apiVersion": 1, "prune": true, "datasources": [entry]})
@@ -316,11 +319,11 @@ struct RulesFile {
     delete_rules: Vec<Value>,
 }
 
-fn alert_rules(stack: &Stack, purpose: &ProvisioningTarget<'_>, present: &GrafanaExport) -> Result<Option<Value>> {
+fn alert_rules(stack: &Stack, target: &ProvisioningTarget<'_>, present: &GrafanaExport) -> Result<Option<Value>> {
     let Some(settings) = stack.alerts.settings() else {
-        return Ok(deleted_rules(stack, purpose, present.organisation));
+        return Ok(deleted_rules(stack, target, present.organisation));
     };
-    if let Some(version) = purpose.version.filter(|_| !Capability::AlertRules.is_in(purpose.version)) {
+    if let Some(version) = target.version.filter(|_| !Capability::AlertRules.is_in(target.version)) {
         return Err(Error::usage(
             format!(
                 "alert rules are not exported for Grafana {version}, which supports them from {} on",
@@ -337,7 +340,7 @@ fn alert_rules(stack: &Stack, purpose: &ProvisioningTarget<'_>, present: &Grafan
         found => {
             let own = found.as_ref().and_then(Rule::objective);
             let objective = stack.dashboard.objective.or(own).or(shown);
-            new_rule(stack, rule, settings, objective, purpose.source)
+            new_rule(stack, rule, settings, objective, target.source)
         }
     });
     let rules = rules.map(|mut rule| {
@@ -353,7 +356,7 @@ fn alert_rules(stack: &Stack, purpose: &ProvisioningTarget<'_>, present: &Grafan
         "folder": escaped(&alerts::folder_title(&stack.instance)), "interval": format!("{}s", alerts::INTERVAL),
         "rules": rules.collect::<Vec<_>>(),
     });
-    let delete_rules = rules_in(stack, earlier_organisations(purpose, present.organisation));
+    let delete_rules = rules_in(stack, earlier_organisations(target, present.organisation));
     Ok(Some(json!(RulesFile { api_version: 1, groups: vec![group], delete_rules })))
 }
 
@@ -373,18 +376,18 @@ fn new_rule(
 }
 
 /// The file that deletes the instance's provisioned rules; harmless if there are none.
-fn deleted_rules(stack: &Stack, purpose: &ProvisioningTarget<'_>, organisation: u64) -> Option<Value> {
-    if !purpose.deletes_rules || !Capability::AlertRules.is_in(purpose.version) {
+fn deleted_rules(stack: &Stack, target: &ProvisioningTarget<'_>, organisation: u64) -> Option<Value> {
+    if !target.deletes_rules || !Capability::AlertRules.is_in(target.version) {
         return None;
     }
-    let organisations = [organisation].into_iter().chain(earlier_organisations(purpose, organisation));
+    let organisations = [organisation].into_iter().chain(earlier_organisations(target, organisation));
     Some(json!(RulesFile { api_version: 1, groups: Vec::new(), delete_rules: rules_in(stack, organisations) }))
 }
 
 /// The organisations in which an earlier export created rules, except the current one. Grafana keeps such rules, and
 /// its API cannot delete them.
-fn earlier_organisations(purpose: &ProvisioningTarget<'_>, organisation: u64) -> impl Iterator<Item = u64> {
-    purpose.earlier_organisations.iter().copied().filter(move |earlier| *earlier != organisation)
+fn earlier_organisations(target: &ProvisioningTarget<'_>, organisation: u64) -> impl Iterator<Item = u64> {
+    target.earlier_organisations.iter().copied().filter(move |earlier| *earlier != organisation)
 }
 
 /// References to the instance's rules in some organisations.

@@ -179,9 +179,9 @@ pub(crate) fn unreadable_dashboards(stack: &Stack) -> Vec<String> {
     if left.is_empty() {
         left = " --dashboard ''".into();
     }
-    let take_back = stack.command(&format!("up{left}"));
+    let forget = stack.command(&format!("up{left}"));
     unreadable
-        .map(|why| format!("{why}; its dashboard in Grafana stays unchanged; `{take_back}` removes the file"))
+        .map(|why| format!("{why}; its dashboard in Grafana stays unchanged; `{forget}` removes it from the settings"))
         .collect()
 }
 

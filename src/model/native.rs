@@ -30,17 +30,16 @@ pub(crate) const fn package(role: Role, system: System) -> &'static Package {
 #[must_use]
 pub(crate) fn exposure(role: Role, url: &ServerUrl, system: System) -> String {
     let (file, setting) = (package(role, system).settings_file, role.facts().listen_setting);
-    let (risk, remedy) = if role == Role::Grafana {
-        (
+    let (risk, remedy) = match role {
+        Role::Grafana => (
             ", and this one accepts admin / admin: if it is the same server, every host that reaches that address can \
              administer it",
             format!("change that password, or set {setting} to 127.0.0.1"),
-        )
-    } else {
-        (
+        ),
+        Role::Influxdb => (
             " without a password: every host that reaches that address can read, write and delete metrics",
             format!("set {setting} to \"127.0.0.1:{}\"", url.port),
-        )
+        ),
     };
     format!("{} also answers at {url}{risk}; {remedy} ({file}) and restart it", role.title())
 }

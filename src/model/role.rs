@@ -224,12 +224,14 @@ impl<T> PerRole<T> {
 
     /// The values themselves.
     pub(crate) fn into_iter(self) -> impl Iterator<Item = T> {
-        [self.influxdb, self.grafana].into_iter()
+        let Self { influxdb, grafana } = self;
+        [influxdb, grafana].into_iter()
     }
 
     /// The same, to change them.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        [&mut self.influxdb, &mut self.grafana].into_iter()
+        let Self { influxdb, grafana } = self;
+        [influxdb, grafana].into_iter()
     }
 }
 

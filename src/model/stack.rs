@@ -148,12 +148,6 @@ impl Stack {
         publish.ip().is_loopback().then(|| forward.command(publish))
     }
 
-    /// The address of the dashboard.
-    #[must_use]
-    pub(crate) fn dashboard_url(&self) -> String {
-        format!("{}/d/{}", self.url(Role::Grafana), self.dashboard.uid)
-    }
-
     /// All dashboards, the bundled one first.
     pub(crate) fn dashboards(&self) -> impl Iterator<Item = DashboardId> + use<> {
         std::iter::once(DashboardId::Bundled).chain((0..self.user_dashboards.len()).map(DashboardId::User))

@@ -431,7 +431,7 @@ fn dashboard(stack: &Stack, seen: &Observed, plan: &Plan, grafana: &str) -> Dash
         uid: stack.dashboard.uid.clone(),
         title: stack.dashboard.title.clone(),
         state,
-        url: dashboard_url(grafana, &stack.dashboard.uid, seen),
+        url: dashboard_url(grafana, &stack.dashboard.uid, Some(seen)),
         forward_command: stack.forward_command(),
         objective_micros: objective(stack, seen),
         differences,
@@ -440,9 +440,9 @@ fn dashboard(stack: &Stack, seen: &Observed, plan: &Plan, grafana: &str) -> Dash
 
 /// The address of a dashboard. It names the organisation, unless that is the one in which a new user signs in: a browser
 /// would look for the dashboard in the account's active one.
-fn dashboard_url(grafana: &str, uid: &str, seen: &Observed) -> String {
-    let organisation =
-        seen.grafana_state().and_then(|grafana| grafana.organisation_id).filter(|id| *id != OrganisationState::FIRST);
+pub(crate) fn dashboard_url(grafana: &str, uid: &str, seen: Option<&Observed>) -> String {
+    let organisation = seen.and_then(Observed::grafana_state).and_then(|grafana| grafana.organisation_id);
+    let organisation = organisation.filter(|id| *id != OrganisationState::FIRST);
     organisation.map_or_else(|| format!("{grafana}/d/{uid}"), |id| format!("{grafana}/d/{uid}?orgId={id}"))
 }
 
@@ -455,7 +455,7 @@ fn user_dashboards(stack: &Stack, seen: &Observed, plan: &Plan, grafana: &str) -
             title: own.title.clone(),
             file: own.path.clone(),
             state,
-            url: dashboard_url(grafana, &own.uid, seen),
+            url: dashboard_url(grafana, &own.uid, Some(seen)),
             differences,
             limitations: hints::limitations(own, catalogue),
         }

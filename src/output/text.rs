@@ -57,7 +57,7 @@ fn error(failure: &ErrorDocument, palette: Palette) -> String {
 pub(super) fn event(event: &Event<'_>, verbose: bool) -> Option<String> {
     match event {
         Event::Started(step) => {
-            let is_long = matches!(step.action(), "pull_image" | "await_answer");
+            let is_long = matches!(step, Step::PullImage(_) | Step::AwaitAnswer(_));
             (is_long || verbose).then(|| format!("{step} …"))
         }
         Event::Done(step, time) if *time >= WORTH_A_TIME || verbose => {
@@ -94,11 +94,10 @@ fn up(status: &Status, options: RenderOptions) -> String {
     }
     for server in status.servers.iter().rev() {
         let mut parts = vec![server.url.clone()];
-        if server.role == Role::Influxdb {
-            parts.push(format!("database {}", printable_line(&status.database.name)));
-        } else if server.role == Role::Grafana {
-            parts.push(account(status));
-        }
+        parts.push(match server.role {
+            Role::Influxdb => format!("database {}", printable_line(&status.database.name)),
+            Role::Grafana => account(status),
+        });
         layout.row(server.role.title(), &parts);
     }
     let public = |server: &ServerStatus| Some(format!("{} {}", server.role.title(), server.public_url.as_ref()?));
@@ -309,7 +308,7 @@ fn planned(status: &Status, plan: &Plan, options: RenderOptions) -> String {
                 }
             }
             Finding::Kept(kept) => {
-                layout.line(&printable_line(&format!("keep the {resource}: {}; {}", kept.why, kept.hint)));
+                layout.line(&printable_line(&format!("{}; {}", kept.why, kept.hint)));
             }
             Finding::Edited => layout.line(&printable_line(&format!("keep the {resource}: edited"))),
             Finding::Unreadable(why) => layout.line(&printable_line(&format!("{resource}: {why}"))),

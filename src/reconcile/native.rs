@@ -74,7 +74,7 @@ impl NativeServer {
             NativeAnswer::Named => format!("{title} is at {url}"),
             NativeAnswer::Usable(version) => format!("{title} {version} answers at {url}"),
             NativeAnswer::Silent => format!("no {title} answers at {url}"),
-            NativeAnswer::Unusable(what) => format!("{} answers at {url}", what.trim_end_matches(',')),
+            NativeAnswer::Unusable(what) => format!("{what} answers at {url}"),
         }
     }
 
@@ -182,7 +182,10 @@ mod tests {
 
     #[test]
     fn without_usable_servers_a_missing_engine_has_three_ways_and_a_stopped_one_its_start() {
-        let other = found(NativeAnswer::Unusable("InfluxDB 2.7.1, which is too new,".into()), NativeAnswer::Silent);
+        let other = found(
+            NativeAnswer::Unusable("InfluxDB 2.7.1, which does not support Clipper's protocol,".into()),
+            NativeAnswer::Silent,
+        );
         let hint = |install, system| native_hint(&other, &invocation(), "start it", install, None, system);
         assert_eq!(hint(None, System::Linux), "start it");
         let text = hint(Some("`sudo apt-get install docker.io`"), System::MacOs);
@@ -190,7 +193,7 @@ mod tests {
             "1. install an engine: `sudo apt-get install docker.io`",
             "2. use an engine on another machine: `clipper-metrics up -H ssh://USER@HOST --name a`",
             "3. use servers that already run: `clipper-metrics up --influxdb-url URL --grafana-url URL --name a`",
-            "InfluxDB 2.7.1, which is too new answers at http://127.0.0.1:8086 and no Grafana answers at",
+            "InfluxDB 2.7.1, which does not support Clipper's protocol, answers at http://127.0.0.1:8086 and no Grafana answers at",
             "`brew install influxdb@1 && brew services start influxdb@1`",
             "`brew install grafana && brew services start grafana`",
         ] {

@@ -33,7 +33,7 @@ const PORTS_TRIED: u16 = 100;
 /// The number of observations, if another process changes the instance during each of them.
 const OBSERVATIONS: usize = 4;
 /// The first pause between them.
-const RACE: Duration = Duration::from_millis(20);
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 /// The extent of an observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Session {
     /// [`Error::Docker`] if the engine does not answer. A server that does not answer is part of
     /// the snapshot.
     pub(crate) async fn observe(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
-        let mut backoff = RACE;
+        let mut backoff = FIRST_PAUSE;
         for _ in 1..OBSERVATIONS {
             match self.observe_once(connections, depth).await {
                 // Another process replaced a container while its volume was read.
@@ -196,7 +196,7 @@ impl Session {
             return Ok(None);
         }
         let copies = upgrade.is_some_and(Upgrade::is_pending);
-        let mut backoff = RACE;
+        let mut backoff = FIRST_PAUSE;
         for _ in 0..OBSERVATIONS {
             let error = match self.volume_content(connection, copies).await {
                 Ok(content) => return Ok(Some(Ok(content))),

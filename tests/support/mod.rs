@@ -1,7 +1,5 @@
 //! Support for the tests: servers that behave like the real ones, images, a registry, and a way to
 //! run the program.
-//!
-//! It does not import the code under test, except where a test of one system's client needs it.
 
 #![allow(dead_code, unreachable_pub, reason = "every test uses another part")]
 #![allow(

@@ -122,8 +122,7 @@ impl Servers {
 
     /// Makes Grafana use other settings of the data source than it shows.
     pub fn make_settings_stale(&self) {
-        let it = self;
-        let (_, sources) = it.ask("GET", "/api/datasources", None);
+        let (_, sources) = self.ask("GET", "/api/datasources", None);
         // Saved, queried and saved again within one second: the plugin keeps the settings from in between.
         let mut wrong = sources[0].clone();
         wrong["url"] = json!("http://127.0.0.1:1");
@@ -131,15 +130,15 @@ impl Servers {
         let question = json!({"from": "now-5m", "to": "now", "queries": [{"refId": "A",
             "datasource": {"type": "influxdb", "uid": "clipper-metrics"}, "rawQuery": true, "resultFormat": "table",
             "query": "SHOW RETENTION POLICIES"}]});
-        let url = format!("http://127.0.0.1:{}/api/ds/query", it.port);
+        let url = format!("http://127.0.0.1:{}/api/ds/query", self.port);
         let authorization = basic("admin", "admin");
         let headers = [("authorization", authorization.as_str()), ("X-Grafana-NoCache", "true")];
         let ask = || http_with("POST", &url, Some(&question.to_string()), &headers).unwrap().0;
         // This fails if a second ends in between, or is still the second of `up`.
         eventually("the plugin stays behind", Duration::from_secs(20), || {
-            it.ask("PUT", path, Some(&wrong));
+            self.ask("PUT", path, Some(&wrong));
             ask();
-            it.ask("PUT", path, Some(&sources[0]));
+            self.ask("PUT", path, Some(&sources[0]));
             ask() != 200
         });
     }

@@ -39,7 +39,7 @@ pub(super) fn deregistration(stack: &Stack, grafana: &GrafanaState) -> Vec<Item>
     items.push(data_source(stack, grafana));
     match &grafana.alerts {
         AlertRulesState::Seen(seen) => {
-            items.extend(unwanted(stack, seen, false, |what, other| kept_conflict(stack, what, other)));
+            items.extend(unwanted(stack, seen, false, |what, other| removal_conflict(stack, what, other)));
         }
         AlertRulesState::Unreadable(why) => items.push(super::alerts::unreadable(why)),
         AlertRulesState::NotRead | AlertRulesState::Unavailable(_) => {}
@@ -72,7 +72,7 @@ fn dashboard(stack: &Stack, grafana: &GrafanaState, id: DashboardId) -> Item {
         DashboardState::Present(ActualDashboard { made_for: Some(made_for), .. })
             if elsewhere(stack, made_for).is_some() =>
         {
-            Item::new(resource, kept_conflict(stack, &dashboard_name(stack, id), made_for), vec![])
+            Item::new(resource, removal_conflict(stack, &dashboard_name(stack, id), made_for), vec![])
         }
         DashboardState::Present(actual) => {
             let title = stack.dashboard_identity(id).1.to_string();
@@ -91,7 +91,7 @@ fn data_source(stack: &Stack, grafana: &GrafanaState) -> Item {
             Item::new(resource, from_file(&format!("data source {}", stack.data_source.uid)), vec![])
         }
         DataSourceState::Ours { made_for, .. } if elsewhere(stack, made_for).is_some() => {
-            Item::new(resource, kept_conflict(stack, &data_source_name(stack), made_for), vec![])
+            Item::new(resource, removal_conflict(stack, &data_source_name(stack), made_for), vec![])
         }
         DataSourceState::Ours { fields, .. } if is_edited(stack, fields) => {
             Item::new(resource, Finding::Edited, vec![])
@@ -122,7 +122,7 @@ fn is_edited(stack: &Stack, fields: &BTreeMap<String, String>) -> bool {
 
 /// The same conflict while removing objects: those for another address or database may belong to
 /// another instance.
-fn kept_conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Finding {
+fn removal_conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Finding {
     let own = if made_for.is_on_another_machine(&stack.data_source.made_for()) {
         format!(
             "`{}` and then `{}` remove it",

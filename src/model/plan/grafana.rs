@@ -130,15 +130,13 @@ fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: DashboardId, optio
         None => (Finding::Unknown, save(None)),
         Some(DashboardState::Missing) => (Finding::Missing, save(None)),
         Some(DashboardState::Unreadable(why)) => (Finding::Unreadable(why.clone()), vec![]),
-        Some(DashboardState::Clash { what, shares }) => {
-            return Item::new(resource, clash(stack, id, what, *shares), vec![]);
-        }
+        Some(DashboardState::Clash { what, shares }) => (clash(stack, id, what, *shares), vec![]),
         Some(DashboardState::Present(actual)) if actual.edited => {
-            if actual.provisioned {
-                let why = format!("Grafana's dashboard {uid} is provisioned from a file and differs");
-                return Item::new(resource, provisioned(why, &give_way(stack, id, "uid")).into(), vec![]);
-            }
             match other(actual) {
+                _ if actual.provisioned => {
+                    let why = format!("Grafana's dashboard {uid} is provisioned from a file and differs");
+                    (provisioned(why, &give_way(stack, id, "uid")).into(), vec![])
+                }
                 // A dashboard that is kept needs no decision about its owner.
                 _ if !options.overwrite_dashboard => (Finding::Edited, vec![]),
                 Some(conflict) => (conflict.into(), vec![]),
@@ -151,7 +149,7 @@ fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: DashboardId, optio
                 (Finding::InSync, vec![])
             } else if actual.provisioned {
                 let why = format!("Grafana's dashboard {uid} is provisioned from a file, in another version");
-                return Item::new(resource, provisioned(why, &give_way(stack, id, "uid")).into(), vec![]);
+                (provisioned(why, &give_way(stack, id, "uid")).into(), vec![])
             } else if let Some(conflict) = other(actual) {
                 (conflict.into(), vec![])
             } else {
@@ -159,7 +157,7 @@ fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: DashboardId, optio
             }
         }
     };
-    // Grafana would replace a home page without a word.
+    // Grafana would replace a home page silently.
     let may_become_home = known.is_none_or(|grafana| !grafana.has_home);
     let never_finished = known.is_none_or(|grafana| grafana.data_source == DataSourceState::Missing);
     if matches!(finding, Finding::Blocked(_) | Finding::Unreadable(_)) {
@@ -261,7 +259,7 @@ fn data_source(stack: &Stack, known: Option<&GrafanaState>, options: UpOptions) 
             }
         }
     };
-    // Grafana would make another one lose that role without a word.
+    // Grafana would make another one lose that role silently.
     let becomes_default = replaces.is_none() && known.is_some_and(|grafana| !grafana.has_default_source);
     Item::with_step(Resource::DataSource, finding, Step::SaveDataSource { replaces, becomes_default })
 }

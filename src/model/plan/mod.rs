@@ -32,7 +32,9 @@ pub(crate) use self::blockers::{managed_server, not_the_container, refused, unus
 pub use self::container::needs_content;
 pub use self::down::{deregister, down};
 pub use self::questions::{Question, questions};
-pub use self::restore::{begin_restore, finish_restore, make_for_restore, remove_unfinished};
+pub use self::restore::{
+    begin_restore, finish_restore, make_for_restore, remove_restored_grafana, remove_unfinished, start_private_influxdb,
+};
 pub(crate) use self::restore::{correct_version, unfinished, without_instance};
 pub use self::rollback::{FailureCause, Rollback, roll_back};
 pub(crate) use self::rollback::{RollbackNeeds, verdict};
@@ -255,10 +257,12 @@ impl Item {
         Self { resource, finding, steps, until: Phase::End }
     }
 
-    /// An item with one step, which is needed unless the resource is in sync, kept or blocked.
+    /// An item with one step, which is needed unless the resource is in sync, kept, blocked or unreadable.
     fn with_step(resource: Resource, finding: Finding, step: Step) -> Self {
         let steps = match finding {
-            Finding::InSync | Finding::Edited | Finding::Blocked(_) | Finding::Unreadable(_) => vec![],
+            Finding::InSync | Finding::Edited | Finding::Kept(_) | Finding::Blocked(_) | Finding::Unreadable(_) => {
+                vec![]
+            }
             _ => vec![step],
         };
         Self::new(resource, finding, steps)

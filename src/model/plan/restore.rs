@@ -52,6 +52,21 @@ pub fn remove_unfinished(stack: &Stack, seen: &Observed) -> Plan {
     Plan::new(items.into_iter().filter(|item| !stays(item)).collect())
 }
 
+/// Removes the container through which Grafana's volume was restored: its content decides which container Grafana gets,
+/// and what must be verified before that is published.
+#[must_use]
+pub fn remove_restored_grafana() -> Plan {
+    Plan::new(vec![item(Resource::Server(Role::Grafana), vec![Step::RemoveContainer(Role::Grafana)])])
+}
+
+/// Starts InfluxDB to restore its databases. At the private port, Clipper does not find it and cannot create its database
+/// before the data is restored.
+#[must_use]
+pub fn start_private_influxdb() -> Plan {
+    let steps = vec![Step::StartContainer(Role::Influxdb), Step::AwaitAnswer(Role::Influxdb)];
+    Plan::new(vec![item(Resource::Server(Role::Influxdb), steps)])
+}
+
 /// Creates the objects to restore into. No container is published at an address that other programs use.
 #[must_use]
 pub fn make_for_restore(stack: &Stack, seen: &Observed) -> Plan {
