@@ -119,10 +119,19 @@ fn expect_supported_system(is_windows: bool, command: &Command) -> Result<()> {
 #[must_use]
 pub fn usage(error: &clap::Error, environment: &Environment, arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
-    let wants_json = terminal::wants_json(environment, arguments.iter().cloned());
+    let wants_json = terminal::wants_json(environment, &arguments);
+    let style = terminal::style_of_usage(environment, &arguments);
     let unused = unused_option(error, &arguments);
     if !error.use_stderr() || (!wants_json && unused.is_none()) {
-        let _ = error.print();
+        let text = error.render();
+        let is_error = error.use_stderr();
+        let is_coloured = if is_error { style.color_of_errors } else { style.color };
+        let text = if is_coloured { text.ansi().to_string() } else { text.to_string() };
+        if is_error {
+            output::print_error(&text);
+        } else {
+            let _ = output::print(&text);
+        }
         return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
     }
     let failure = unused.unwrap_or_else(|| {
@@ -133,7 +142,7 @@ pub fn usage(error: &clap::Error, environment: &Environment, arguments: impl Ite
         let message = message.trim_start_matches("error: ");
         Error::usage(message, "`clipper-metrics --help` lists commands and options")
     });
-    let style = if wants_json { terminal::json_style() } else { terminal::style(&Options::default(), environment) };
+    let style = if wants_json { terminal::json_style() } else { style };
     let _ = output::choose(style).print(Output::Result(Document::Failure(&failure.failure(&Invocation::default()))));
     code(Exit::Usage)
 }
@@ -258,7 +267,6 @@ async fn until_interrupted(context: &Context<'_>, command: &Command) -> Result<E
         () = terminal::interrupted(), if !cleans_up(command) => match command {
             Command::Logs(logs) if logs.follow => Ok(Exit::Done),
             Command::Status(status) if status.watch => Ok(Exit::Done),
-            Command::Demo(demo) if !demo.clear => Ok(Exit::Done),
             _ => {
                 let invocation = inputs::invocation(context);
                 Err(Error::Interrupted { hint: after_interruption(command, &invocation) })
@@ -278,7 +286,7 @@ async fn dispatch(context: &Context<'_>, command: &Command) -> Result<Exit> {
         Command::Export(arguments) => export::run(context, arguments).await,
         Command::Logs(arguments) => logs::run(context, arguments).await,
         Command::Demo(arguments) => demo::run(context, arguments).await,
-        Command::Completions(arguments) => Ok(man::print_completions(arguments.shell, Cli::command())),
+        Command::Completions(arguments) => man::print_completions(arguments.shell, Cli::command()),
         Command::Man(arguments) => man::print_manual(Cli::command(), arguments.command.as_deref()),
     }
 }

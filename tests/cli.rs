@@ -110,6 +110,32 @@ fn help_names_every_command_and_every_option_has_a_text() {
     assert!(run(&["--version"]).expect(0).out.starts_with("clipper-metrics "));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    for words in [&["man", "up"][..], &["completions", "bash"], &["status", "--output", "json-schema"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let ended = ran(&Run::without_engine(words).command().stdout(full).output().unwrap());
+        assert_eq!(ended.code, 1, "{words:?}");
+        assert!(ended.err.starts_with("error: cannot write to standard output: "), "{}", ended.err);
+    }
+}
+
+#[test]
+fn color_applies_to_help_and_usage_errors() {
+    let is_coloured = |words: &[&str], variables: &[&str]| {
+        let run = Run::without_engine(words);
+        let ended = variables.iter().fold(run, |run, name| run.env(name, "1")).run();
+        format!("{}{}", ended.out, ended.err).contains('\x1b')
+    };
+    for words in [&["--help"][..], &["status", "--bogus"], &["upp"], &["logs", "--grafana-port", "1"]] {
+        assert!(!is_coloured(words, &[]), "{words:?} in a pipe");
+        assert!(is_coloured(words, &["CLICOLOR_FORCE", "NO_COLOR"]), "{words:?} forced");
+        assert!(is_coloured(&[&["--color", "always"], words].concat(), &["NO_COLOR"]), "{words:?} always");
+        assert!(!is_coloured(&[&["--color=never"], words].concat(), &["CLICOLOR_FORCE"]), "{words:?} never");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_known_variable_that_is_not_text_is_an_error_that_names_it() {

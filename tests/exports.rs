@@ -407,3 +407,25 @@ fn objects_of_earlier_exports_in_a_cluster_are_found_by_their_label() {
         assert!(value.len() <= 63 && value.chars().all(|c| c.is_ascii_alphanumeric()), "{value} is not a valid label");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_directory_whose_name_is_not_text_is_written_to() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let home = home_without_engine();
+    let directory = home.directory().join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    let mut command = Run::new(["export", "provisioning"]).env("HOME", &home.path("")).env("DOCKER_HOST", "").command();
+    let ended = crate::support::run::ran(&command.arg(&directory).output().unwrap());
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(directory.join(".clipper-metrics-export").is_file());
+}
+
+#[test]
+fn kubernetes_changes_no_dollar_sign() {
+    let home = home_without_engine();
+    let words = ["export", "kubernetes", &home.path("k"), "--database", "a$$b$(c)"];
+    without_engine(&home, &words).expect(0);
+    let job = yaml(&home, "k/database.yaml");
+    let command = &job["spec"]["template"]["spec"]["containers"][0]["command"];
+    assert_eq!(command[4], "CREATE DATABASE \"a$$$$b$$(c)\"", "{command}");
+}

@@ -59,7 +59,10 @@ impl Load {
     fn model(&self, index: usize, model: &str, at: i64, turn: i64, batch: &mut Batch) {
         let name = written_name(model);
         let time = at.saturating_mul(1_000_000);
-        let count = (self.rate_at(index, turn) * seconds(STEP)).round();
+        // The fraction decides how often there is one more, so that a low rate is not rounded to zero.
+        let expected = self.rate_at(index, turn) * seconds(STEP);
+        let has_one_more = self.chance(index, turn, 3).f64() < expected.fract();
+        let count = expected.floor() + f64::from(u8::from(has_one_more));
         let mean_of = |reports: i64| {
             let sum: f64 = (0..reports).map(|back| self.rate_at(index, turn - back)).sum();
             #[expect(clippy::cast_precision_loss, reason = "sixty at most")]
@@ -146,6 +149,18 @@ mod tests {
     fn the_load_depends_on_the_seed() {
         assert_eq!(lines(&load(1), 200), lines(&load(1), 200));
         assert_ne!(lines(&load(1), 200), lines(&load(2), 200));
+    }
+
+    #[test]
+    fn the_counts_of_a_low_rate_add_up_to_it() {
+        let rare = Load { rate: 0.01, ..load(1) };
+        let counts = lines(&rare, 4_000);
+        let count = |line: &str| {
+            line.strip_prefix("slow_one_prediction_counter,")?.split(['=', ' ']).nth(3)?.parse::<f64>().ok()
+        };
+        let sum: f64 = counts.lines().filter_map(count).sum();
+        // A daily rhythm and a pause in each cycle change it.
+        assert!((300.0..900.0).contains(&sum), "{sum}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use clap::{Args, ValueHint};
 
 use super::Context;
 use super::inputs;
-use super::session;
+use super::session::{self, Access};
 use super::terminal::{interrupted, unless_interrupted};
 use crate::backup;
 use crate::backup::archive::directory;
@@ -26,8 +26,8 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &BackupArguments) -> R
     let file = &arguments.file;
     expect_no_stream("backup", "output", file, &inputs::invocation(context))?;
     expect_file_name(file)?;
-    let session = unless_interrupted(session::open(context, true)).await?;
-    context.print(Output::Result(Document::BackedUp(&backup::backup(&session, file, interrupted()).await?)));
+    let session = unless_interrupted(session::open(context, Access::Change)).await?;
+    context.print(Output::Result(Document::BackedUp(&backup::backup(&session, file, interrupted()).await?)))?;
     Ok(Exit::Done)
 }
 

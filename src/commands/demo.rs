@@ -1,11 +1,12 @@
 //! `demo`: sends demo data to the instance's database, to see the dashboard without Clipper.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::Context;
-use super::session;
+use super::session::{self, Access};
 use super::terminal::interrupted;
 use crate::clipper::load::{Batch, Load, STEP};
 use crate::error::{Error, Exit, Result};
@@ -14,19 +15,23 @@ use crate::influxql::quoted;
 use crate::model::event::{Event, Listener};
 use crate::model::observed::{Observed, ServerResponse};
 use crate::model::plan::{self, Finding, Resource, UpOptions, not_the_container};
-use crate::model::reports::{Activity, DEMO_TAG, is_unreportable};
+use crate::model::reports::{Activity, DEMO_TAG, is_unreportable, written_name};
 use crate::model::results::{Cleared, Document, Sent};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::schema::{SchemaVersion, Seconds};
 use crate::model::stack::Stack;
 use crate::model::status;
+use crate::model::text::count;
 use crate::output::Output;
 use crate::reconcile::{Depth, Session};
 use crate::settings;
 
 /// Points per request.
 const BATCH: usize = 5_000;
+
+/// Measurements per request that removes demo data.
+const CLEARED: usize = 300;
 
 /// The deadline of one request to InfluxDB.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -58,7 +63,7 @@ pub(crate) struct DemoArguments {
 
 pub(crate) async fn run(context: &Context<'_>, arguments: &DemoArguments) -> Result<Exit> {
     let demo_options = demo_options(arguments)?;
-    let session = session::open(context, false).await?;
+    let session = session::open(context, Access::ReadOnly).await?;
     let stack = session.stack();
     let database = stack.database.clone();
     if arguments.clear {
@@ -66,7 +71,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &DemoArguments) -> Res
             schema: SchemaVersion,
             removed_series: clear(&session).await?,
             database,
-        })));
+        })))?;
         return Ok(Exit::Done);
     }
     let sent = send_until(&session, &demo_options, interrupted()).await?;
@@ -80,7 +85,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &DemoArguments) -> Res
         models: demo_options.load.models.len(),
         dashboard_url: sent.dashboard_url,
         clear: stack.command("demo --clear"),
-    })));
+    })))?;
     Ok(Exit::Done)
 }
 
@@ -136,6 +141,20 @@ struct DemoOptions {
     mix: bool,
 }
 
+impl DemoOptions {
+    /// The result of an interruption, which is the normal end only if nothing else ends the demo.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if data is missing.
+    fn after_interruption(&self, stack: &Stack, sent: &SentSoFar) -> Result<()> {
+        if self.duration.is_none() && self.backfill.is_none() {
+            return Ok(());
+        }
+        let (points, clear) = (count(sent.points, "point"), stack.command("demo --clear"));
+        Err(Error::Interrupted { hint: format!("{points} were sent, not all of them: `{clear}` removes them") })
+    }
+}
+
 /// The demo data that was sent.
 #[derive(Debug, Clone, Default)]
 struct SentSoFar {
@@ -156,7 +175,7 @@ async fn send_until(session: &Session, options: &DemoOptions, stop: impl Future<
     let mut sent = SentSoFar { dashboard_url: dashboard_url(session.stack(), None), ..SentSoFar::default() };
     let result = tokio::select! {
         result = send(session, options, &mut sent) => result,
-        () = stop => Ok(()),
+        () = stop => options.after_interruption(session.stack(), &sent),
     };
     sent.time = started.elapsed();
     result.map(|()| sent)
@@ -197,9 +216,8 @@ async fn send(session: &Session, options: &DemoOptions, sent: &mut SentSoFar) ->
         }
         let mut batch = Batch::default();
         options.load.report(crate::clock::now(), &mut batch);
-        influxdb.write(&stack.database, batch.lines, WRITE_TIMEOUT).await?;
+        write(session, &influxdb, batch, sent).await?;
         sent.reports += 1;
-        sent.points += batch.points;
     }
 }
 
@@ -207,14 +225,40 @@ fn dashboard_url(stack: &Stack, seen: Option<&Observed>) -> String {
     status::dashboard_url(&stack.url(Role::Grafana).to_string(), &stack.dashboard.uid, seen)
 }
 
+/// Writes a batch in requests of a limited size.
+async fn write(session: &Session, influxdb: &Influxdb, batch: Batch, sent: &mut SentSoFar) -> Result<()> {
+    let stack = session.stack();
+    let lines: Vec<&str> = batch.lines.lines().collect();
+    for part in lines.chunks(BATCH) {
+        if let Err(error) = influxdb.write(&stack.database, part.join("\n"), WRITE_TIMEOUT).await {
+            let clear = stack.command("demo --clear");
+            session.listener().on(Event::Warning(&format!("some demo data may remain: `{clear}` removes it")));
+            return Err(error);
+        }
+        sent.points += part.len();
+    }
+    Ok(())
+}
+
 fn check_models(models: &[String]) -> Result<()> {
-    match models.iter().find(|model| model.is_empty() || is_unreportable(model) || model.starts_with('#')) {
-        None => Ok(()),
-        Some(model) => Err(Error::usage(
+    if let Some(model) =
+        models.iter().find(|model| model.is_empty() || is_unreportable(model) || model.starts_with('#'))
+    {
+        return Err(Error::usage(
             format!("--models contains {model:?}, a name that Clipper cannot report"),
             "use names without commas that do not begin with #",
-        )),
+        ));
     }
+    let mut written = HashMap::new();
+    for model in models {
+        if let Some(other) = written.insert(written_name(model), model) {
+            return Err(Error::usage(
+                format!("--models contains {other:?} and {model:?}, which Clipper reports under one name"),
+                "use each name once",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn expect_no_reports(stack: &Stack, activity: &Activity) -> Result<()> {
@@ -248,9 +292,7 @@ async fn backfill(
         sent.reports += 1;
         at += STEP;
         if batch.points >= BATCH || at > now {
-            let full = std::mem::take(&mut batch);
-            influxdb.write(database, full.lines, WRITE_TIMEOUT).await?;
-            sent.points += full.points;
+            write(session, influxdb, std::mem::take(&mut batch), sent).await?;
         }
     }
     Ok(at)
@@ -293,13 +335,23 @@ fn millis(time: Duration) -> i64 {
 async fn clear(session: &Session) -> Result<usize> {
     let (influxdb, _) = reachable(session).await?;
     let database = Some(session.stack().database.as_str());
-    let condition = format!("{} != ''", quoted(DEMO_TAG));
-    let series = influxdb.query(database, &format!("SHOW SERIES WHERE {condition}")).await?;
-    let count = series.iter().map(|series| series.rows.len()).sum();
-    if count > 0 {
-        // With thousands of series, InfluxDB takes longer than for other requests.
-        let within = Some(session.stack().timeout);
-        influxdb.query_within(database, &format!("DROP SERIES WHERE {condition}"), within).await?;
+    // With thousands of series, InfluxDB takes longer than for other requests.
+    let within = Some(session.stack().timeout);
+    let condition = format!("WHERE {} != ''", quoted(DEMO_TAG));
+    let found = influxdb.query_within(database, &format!("SHOW MEASUREMENTS {condition}"), within).await?;
+    let rows = found.iter().flat_map(|names| &names.rows);
+    let measurements: Vec<String> = rows.filter_map(|row| Some(quoted(row.first()?.text()?))).collect();
+    let mut count = 0;
+    // One statement for all would exceed every time limit, and InfluxDB would continue with it after that.
+    for (index, some) in measurements.chunks(CLEARED).enumerate() {
+        let from = format!("FROM {} {condition}", some.join(", "));
+        let series = influxdb.query_within(database, &format!("SHOW SERIES {from}"), within).await?;
+        influxdb.query_within(database, &format!("DROP SERIES {from}"), within).await?;
+        count += series.iter().map(|series| series.rows.len()).sum::<usize>();
+        if index % 10 == 9 {
+            let left = measurements.len() - (index + 1) * CLEARED;
+            session.listener().on(Event::Waiting(&format!("removing demo data: {left} measurements are left")));
+        }
     }
     Ok(count)
 }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::Context;
 use super::inputs::SettingsScope;
-use super::session;
+use super::session::{self, Access};
 use super::terminal::confirm;
 use crate::error::{Exit, Result};
 use crate::output::Output;
@@ -45,17 +45,18 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &DownArguments) -> Res
     // Deregistering signs in to Grafana, so it needs all settings.
     let scope = if arguments.deregister { SettingsScope::Removal } else { SettingsScope::NameOnly };
     // Deleting volumes needs the engine.
-    let session = session::open_for_containers(context, scope, !arguments.dry_run, arguments.volumes).await?;
+    let session =
+        session::open_for_containers(context, scope, Access::of(arguments.dry_run), arguments.volumes).await?;
     let options = DownOptions { volumes: arguments.volumes, deregister: arguments.deregister };
     if arguments.dry_run {
         let preview = reconcile::plan_down(&session, options).await?;
         let plan = &preview.plan;
         let questions = if arguments.yes { Vec::new() } else { preview.questions };
-        context.print(Output::Planned { status: &preview.status.planned(plan, questions), plan });
+        context.print(Output::Planned { status: &preview.status.planned(plan, questions), plan })?;
         return Ok(if plan.is_idle() && plan.blocker().is_none() { Exit::Done } else { Exit::Differs });
     }
-    let confirm = async |volumes: &[String]| confirm(volumes, arguments.yes).await;
+    let confirm = async |volumes: &[String]| confirm(context, volumes, arguments.yes).await;
     let outcome = reconcile::down(&session, options, confirm).await?;
-    context.print(Output::Down(&outcome.status.executed(&outcome.executed)));
+    context.print(Output::Down(&outcome.status.executed(&outcome.executed)))?;
     Ok(Exit::Done)
 }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum, ValueHint};
 
 use super::Context;
 use super::inputs::{SettingsScope, read_inputs};
-use super::session;
+use super::session::{self, Access};
 use crate::error::{Error, Exit, Result};
 use crate::export::directory::{self, Subject};
 use crate::export::{self, ExportFormat, ExportServers, FORMATS, KeptSecret, Material, OwnSecret};
@@ -57,7 +57,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &ExportArguments) -> R
     // A supplied password is for the new Grafana; it does not open the existing one.
     let password = if format.servers == ExportServers::New { inputs.secrets.grafana_password.take() } else { None };
     let session = if format.servers == ExportServers::Instance {
-        session::open_with(&inputs, context, false).await?
+        session::open_with(&inputs, context, Access::ReadOnly).await?
     } else {
         // Files for other servers need no engine.
         let without_engine = async |error| {
@@ -66,10 +66,10 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &ExportArguments) -> R
             session.listener().on(Event::Warning(&why));
             Ok(session)
         };
-        session::open_or(&inputs, context, false, without_engine).await?
+        session::open_or(&inputs, context, Access::ReadOnly, without_engine).await?
     };
     let exported = export(&session, format, &arguments.directory, password).await?;
-    context.print(Output::Result(Document::Exported(&exported)));
+    context.print(Output::Result(Document::Exported(&exported)))?;
     Ok(Exit::Done)
 }
 
@@ -90,21 +90,21 @@ async fn export(
     let influxdb_password = session.influxdb_password();
     let (password, own_secret) = passwords(format, directory, password)?;
     format.check(stack, influxdb_password.is_some() || own_secret.is_some())?;
-    let looked = look(session, format.servers).await?;
+    let view = view(session, format.servers).await?;
     let material = Material {
         stack,
-        present: &looked.present,
-        version: looked.version,
-        host_address: looked.host_address.as_deref(),
+        present: &view.present,
+        version: view.version,
+        host_address: view.host_address.as_deref(),
         password: password.as_ref(),
         own_secret: own_secret.as_ref(),
-        has_stored_password: looked.has_stored_password,
+        has_stored_password: view.has_stored_password,
         influxdb_password,
         format,
         directory,
     };
     let files = format.files(&material)?;
-    let subject = Subject { format: format.name, instance: stack.instance.clone(), is_complete: looked.is_complete };
+    let subject = Subject { format: format.name, instance: stack.instance.clone(), is_complete: view.is_complete };
     let files = directory::write(directory, &subject, &files)?;
     if let Some(note) = own_secret.and_then(|own| own.note(stack)) {
         session.listener().on(Event::Note(&note));
@@ -148,7 +148,7 @@ fn passwords(
     };
     if let Err(why) = export::check_password(given.reveal()) {
         return Err(Error::usage(
-            format!("--grafana-password-file {why}"),
+            format!("the supplied password for Grafana {why}"),
             "supply another one, or omit it to have one generated",
         ));
     }
@@ -159,7 +159,7 @@ fn passwords(
 }
 
 /// The observed state of Grafana.
-struct Looked {
+struct ExportView {
     present: GrafanaExport,
     version: Option<Version>,
     /// The address of the engine's host, if a container of a Compose export needs it.
@@ -170,11 +170,11 @@ struct Looked {
     is_complete: bool,
 }
 
-async fn look(session: &Session, servers: ExportServers) -> Result<Looked> {
+async fn view(session: &Session, servers: ExportServers) -> Result<ExportView> {
     let stack = session.stack();
     let container = stack.container(Role::Grafana);
     if container.is_none() && !stack.login.uses_token && !stack.login.is_untried {
-        return Ok(look_without_account(session).await);
+        return Ok(view_without_account(session).await);
     }
     let mut connections = session.connect();
     let seen = session.observe(&mut connections, Depth::Servers).await?;
@@ -198,7 +198,7 @@ async fn look(session: &Session, servers: ExportServers) -> Result<Looked> {
     if servers != ExportServers::Instance {
         warn_about_omissions(session, &present);
     }
-    Ok(Looked {
+    Ok(ExportView {
         present: match servers {
             ExportServers::New => present.on_new_server(),
             ExportServers::Existing if container.is_some() => present.on_another_server(),
@@ -212,14 +212,14 @@ async fn look(session: &Session, servers: ExportServers) -> Result<Looked> {
 }
 
 /// Without a supplied account, a request would count as a failed login in an external Grafana.
-async fn look_without_account(session: &Session) -> Looked {
+async fn view_without_account(session: &Session) -> ExportView {
     let version = session.grafana_version(&session.connect().grafana).await;
     session.listener().on(Event::Note(
         "Grafana is not read without --grafana-token-file or --grafana-password-file: the export contains the bundled \
          content without edits",
     ));
     let present = GrafanaExport::unknown(session.stack());
-    Looked { present, version, host_address: None, has_stored_password: false, is_complete: false }
+    ExportView { present, version, host_address: None, has_stored_password: false, is_complete: false }
 }
 
 /// The assumed state of a Grafana that does not answer, or whose organisation cannot be used.

@@ -1,17 +1,22 @@
 //! `logs`: shows the servers' logs, merged as lines arrive.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt as _;
+use futures_util::future::try_join_all;
+use tokio::sync::mpsc;
 
 use super::Context;
 use super::inputs::SettingsScope;
-use super::session;
+use super::session::{self, Access};
 use super::terminal::{interrupted, reader_gone};
+use super::written;
 use crate::error::{Error, Exit, Refusal, Result};
+use crate::model::event::Event;
 use crate::model::native::{System, package};
+use crate::model::observed::RunState;
 use crate::model::role::Role;
 use crate::model::stack::Stack;
 use crate::output;
@@ -20,6 +25,12 @@ use crate::settings;
 
 /// How long the engine may stay silent while it sends a log that is not followed.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long a followed log waits for its server to start again, which `up` and `docker restart` do in less.
+const SUCCESSOR: Duration = Duration::from_secs(60);
+/// The first pause between two looks for it.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The number of lines that wait to be printed.
+const LINES: usize = 64;
 
 #[derive(Debug, Default, Args)]
 pub(crate) struct LogsArguments {
@@ -48,7 +59,7 @@ impl ValueEnum for Role {
 }
 
 pub(crate) async fn run(context: &Context<'_>, arguments: &LogsArguments) -> Result<Exit> {
-    let session = session::open_for_containers(context, SettingsScope::NameOnly, false, false).await?;
+    let session = session::open_for_containers(context, SettingsScope::NameOnly, Access::ReadOnly, false).await?;
     let role = arguments.server;
     let selection = LogOptions {
         role,
@@ -57,7 +68,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &LogsArguments) -> Res
         since: arguments.since.as_deref().map(|text| settings::duration(text, "--since")).transpose()?,
     };
     let format = context.format();
-    let show = |server: Role, line: &str| output::print_log_line(format, server, role.is_some(), line).is_ok();
+    let show = |server: Role, line: &str| output::print_log_line(format, server, role.is_some(), line);
     let showing = logs(&session, selection, show);
     tokio::select! {
         result = showing => result?,
@@ -71,20 +82,25 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &LogsArguments) -> Res
 #[derive(Debug, Clone, Copy, Default)]
 struct LogOptions {
     /// Only this server's log.
-    pub(crate) role: Option<Role>,
+    role: Option<Role>,
     /// Follow log output.
-    pub(crate) follow: bool,
+    follow: bool,
     /// Only the last lines of each log.
-    pub(crate) tail: Option<usize>,
+    tail: Option<usize>,
     /// Only lines that are younger than this.
-    pub(crate) since: Option<Duration>,
+    since: Option<Duration>,
 }
 
-/// Passes every line with its role to `show`, until that returns `false`.
+/// Passes every line with its role to `show`, until that fails.
 ///
 /// # Errors
-/// [`Error::Absent`] when there is no such container, [`Error::Docker`] when the engine does not answer.
-async fn logs(session: &Session, options: LogOptions, mut show: impl FnMut(Role, &str) -> bool) -> Result<()> {
+/// [`Error::Absent`] when there is no such container, [`Error::Docker`] when the engine does not answer, [`Error::Io`]
+/// if a line cannot be written.
+async fn logs(
+    session: &Session,
+    options: LogOptions,
+    mut show: impl FnMut(Role, &str) -> std::io::Result<()>,
+) -> Result<()> {
     let stack = session.stack();
     if !stack.needs_engine() && session.docker().is_err() {
         let what = match options.role {
@@ -107,29 +123,93 @@ async fn logs(session: &Session, options: LogOptions, mut show: impl FnMut(Role,
         let seconds = crate::clock::now() / 1000 - i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         i32::try_from(seconds.max(0)).unwrap_or(i32::MAX)
     });
-    let mut streams = Vec::new();
+    let (sender, mut lines) = mpsc::channel(LINES);
+    let mut readers = Vec::new();
     for role in Role::ALL.into_iter().filter(|role| options.role.is_none_or(|only| only == *role)) {
         if let Some(id) = docker.container_id(&stack.instance, role).await? {
-            let lines = docker.logs(&id, options.follow, options.tail, since);
-            streams.push(lines.map(move |line| (role, line)).boxed_local());
+            let started_at = seen.server(role).container.ours().and_then(|actual| actual.started_at.clone());
+            let source = LogSource { role, id, started_at, since, tail: options.tail };
+            readers.push(read(session, source, options.follow, sender.clone()));
         }
     }
-    if streams.is_empty() {
+    drop(sender);
+    if readers.is_empty() {
         return Err(no_log(stack, options.role));
     }
-    let mut lines = stream::select_all(streams);
-    loop {
-        let next = lines.next();
-        let next = if options.follow { Ok(next.await) } else { tokio::time::timeout(SILENCE, next).await };
-        match next.map_err(|_| silent())? {
-            Some((role, line)) => {
-                if !show(role, &line?) {
-                    return Ok(());
-                }
-            }
-            None => return Ok(()),
+    let mut readers = Box::pin(try_join_all(readers));
+    let mut showing = Box::pin(async {
+        while let Some((role, line)) = lines.recv().await {
+            show(role, &line)?;
         }
+        Ok(())
+    });
+    let read = tokio::select! {
+        shown = &mut showing => return written(shown),
+        read = &mut readers => read.map(drop),
+    };
+    // Those that arrived before the end.
+    drop(readers);
+    written(showing.await)?;
+    read
+}
+
+/// A container's log.
+struct LogSource {
+    role: Role,
+    /// The engine's id of the container.
+    id: String,
+    /// In RFC 3339 format.
+    started_at: Option<String>,
+    /// In seconds since 1970.
+    since: i32,
+    /// Only the last lines.
+    tail: Option<usize>,
+}
+
+/// Sends every line of a log. One that is followed continues after its container was restarted or replaced.
+async fn read(
+    session: &Session,
+    mut source: LogSource,
+    follow: bool,
+    sender: mpsc::Sender<(Role, String)>,
+) -> Result<()> {
+    loop {
+        let mut lines = std::pin::pin!(session.docker()?.logs(&source.id, follow, source.tail, source.since));
+        loop {
+            let next = lines.next();
+            let next = if follow { Ok(next.await) } else { tokio::time::timeout(SILENCE, next).await };
+            let Some(line) = next.map_err(|_| silent())? else { break };
+            if sender.send((source.role, line?)).await.is_err() {
+                return Ok(());
+            }
+        }
+        let continued = if follow { successor(session, &source).await? } else { None };
+        source = match continued {
+            Some(next) => next,
+            None => return Ok(()),
+        };
     }
+}
+
+/// The log that continues one whose container has stopped, if it starts again soon.
+async fn successor(session: &Session, ended: &LogSource) -> Result<Option<LogSource>> {
+    let title = ended.role.title();
+    session.listener().on(Event::Note(&format!("{title} has stopped; its log continues if it starts again")));
+    let (deadline, mut pause) = (Instant::now() + SUCCESSOR, FIRST_PAUSE);
+    while Instant::now() < deadline {
+        let seen = session.observe(&mut session.connect(), Depth::EngineOnly).await?;
+        if let Some(actual) = seen.server(ended.role).container.ours()
+            && actual.run == RunState::Running
+            && (&actual.id, &actual.started_at) != (&ended.id, &ended.started_at)
+        {
+            let started: Option<jiff::Timestamp> = actual.started_at.as_ref().and_then(|at| at.parse().ok());
+            let since = started.and_then(|at| i32::try_from(at.as_second()).ok()).unwrap_or_default();
+            let (id, started_at) = (actual.id.clone(), actual.started_at.clone());
+            return Ok(Some(LogSource { role: ended.role, id, started_at, since, tail: None }));
+        }
+        crate::backoff::pause(&mut pause).await;
+    }
+    Ok(None)
 }
 
 fn no_log(stack: &Stack, role: Option<Role>) -> Error {

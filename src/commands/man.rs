@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::written;
 use crate::error::{Error, Exit, Result};
 use crate::output;
 
@@ -18,11 +19,14 @@ pub(crate) struct ManArguments {
 }
 
 /// Prints the completion script of a shell.
-pub(crate) fn print_completions(shell: clap_complete::Shell, mut root: clap::Command) -> Exit {
+///
+/// # Errors
+/// [`Error::Io`] if standard output cannot be written to.
+pub(crate) fn print_completions(shell: clap_complete::Shell, mut root: clap::Command) -> Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut root, "clipper-metrics", &mut script);
-    let _ = output::print(&String::from_utf8_lossy(&script));
-    Exit::Done
+    written(output::print(&String::from_utf8_lossy(&script)))?;
+    Ok(Exit::Done)
 }
 
 /// The manual page of the program, or of one command.
@@ -43,6 +47,6 @@ pub(crate) fn print_manual(mut root: clap::Command, command: Option<&str>) -> Re
     let mut text = Vec::new();
     let rendered = clap_mangen::Man::new(page).render(&mut text);
     rendered.map_err(|source| Error::Io { doing: "write the manual page".into(), source })?;
-    let _ = output::print(&String::from_utf8_lossy(&text));
+    written(output::print(&String::from_utf8_lossy(&text)))?;
     Ok(Exit::Done)
 }

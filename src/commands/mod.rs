@@ -22,7 +22,7 @@ use self::options::Options;
 use crate::engine::choice;
 use crate::engine::endpoint::Endpoint;
 pub use crate::engine::environment::Environment;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::event::Listener;
 use crate::output::{Output, OutputFormat, Printer};
 
@@ -60,9 +60,12 @@ impl<'a> Context<'a> {
         used.or_else(|| self.endpoint().ok().filter(Endpoint::was_found))
     }
 
-    /// Prints the result. A reader that closed standard output has seen enough.
-    fn print(&self, output: Output<'_>) {
-        let _ = self.printer.print(output);
+    /// Prints the result.
+    ///
+    /// # Errors
+    /// The same as [`written`].
+    fn print(&self, output: Output<'_>) -> Result<()> {
+        written(self.printer.print(output))
     }
 
     /// Receives progress and warnings.
@@ -73,6 +76,19 @@ impl<'a> Context<'a> {
     /// The format of the result.
     fn format(&self) -> OutputFormat {
         terminal::style(self.options, self.environment).format
+    }
+}
+
+/// The outcome of a write to standard output. A reader that closed it has seen enough.
+///
+/// # Errors
+/// [`Error::Io`] for any other reason, such as a full disk.
+fn written(result: std::io::Result<()>) -> Result<()> {
+    match result {
+        Err(source) if source.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::Io { doing: "write to standard output".into(), source })
+        }
+        _ => Ok(()),
     }
 }
 

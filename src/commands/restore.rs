@@ -49,7 +49,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &RestoreArguments) -> 
     let take_over = async |what: &str| confirm_taking_over(&session, arguments, what, context).await;
     let confirm = async |question: &Question| confirm_loss(context, arguments.yes, question).await;
     let outcome = backup::restore(&session, &archive, &record, take_over, trust, confirm, interrupted()).await?;
-    context.print(Output::Up(&outcome.status.executed(&outcome.executed)));
+    context.print(Output::Up(&outcome.status.executed(&outcome.executed)))?;
     Ok(Exit::Done)
 }
 

@@ -30,36 +30,50 @@ use crate::settings::{self, EngineFacts, Inputs, Memory, Secrets};
 /// The deadline of the check of an engine that has just failed to answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Opens a session for a command that uses all settings. With `changes`, it waits for other runs first, because they
-/// may change the settings.
-pub(super) async fn open(context: &Context<'_>, changes: bool) -> Result<Session> {
-    open_with(&read_inputs(context, SettingsScope::Whole)?, context, changes).await
+/// Whether a command changes the instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    ReadOnly,
+    /// It waits for other runs first, because they may change the settings.
+    Change,
+}
+
+impl Access {
+    /// The access of a command that may only print its plan.
+    pub(super) const fn of(dry_run: bool) -> Self {
+        if dry_run { Self::ReadOnly } else { Self::Change }
+    }
+}
+
+/// Opens a session for a command that uses all settings.
+pub(super) async fn open(context: &Context<'_>, access: Access) -> Result<Session> {
+    open_with(&read_inputs(context, SettingsScope::Whole)?, context, access).await
 }
 
 /// The same with inputs that were read before. If no engine answers and this run names none, the hint mentions the
 /// servers that run on this machine.
-pub(super) async fn open_with(inputs: &Inputs, context: &Context<'_>, changes: bool) -> Result<Session> {
+pub(super) async fn open_with(inputs: &Inputs, context: &Context<'_>, access: Access) -> Result<Session> {
     let explain = async |error| Err(with_native_servers(error, inputs, context).await);
-    open_or(inputs, context, changes, explain).await
+    open_or(inputs, context, access, explain).await
 }
 
 /// The same, where `otherwise` follows if this run names no engine and none can be reached.
 pub(super) async fn open_or(
     inputs: &Inputs,
     context: &Context<'_>,
-    changes: bool,
+    access: Access,
     otherwise: impl AsyncFnOnce(Error) -> Result<Session>,
 ) -> Result<Session> {
     if inputs.needs_no_engine() {
         let session = without_engine(inputs, context)?;
-        if changes {
+        if access == Access::Change {
             expect_external(&session, inputs, context).await?;
         }
         return Ok(session);
     }
     let endpoint = context.endpoint()?;
     let is_named = endpoint.chosen_by.is_this_run();
-    match open_on(endpoint, inputs, context, SettingsScope::Whole, changes).await {
+    match open_on(endpoint, inputs, context, SettingsScope::Whole, access).await {
         Err(error @ Error::Engine { .. }) if !is_named => otherwise(error).await,
         opened => opened,
     }
@@ -70,13 +84,13 @@ pub(super) async fn open_or(
 pub(super) async fn open_for_containers(
     context: &Context<'_>,
     scope: SettingsScope,
-    changes: bool,
+    access: Access,
     needs_engine: bool,
 ) -> Result<Session> {
     let inputs = read_inputs(context, scope)?;
     let (opened, may_be_missing) = match context.endpoint() {
         Ok(endpoint) => {
-            let opened = open_on(endpoint, &inputs, context, scope, changes).await;
+            let opened = open_on(endpoint, &inputs, context, scope, access).await;
             let is_unreachable = matches!(opened, Err(Error::Engine { .. }));
             (opened, is_unreachable)
         }
@@ -106,11 +120,11 @@ async fn open_on(
     inputs: &Inputs,
     context: &Context<'_>,
     scope: SettingsScope,
-    changes: bool,
+    access: Access,
 ) -> Result<Session> {
     let name = inputs.instance()?;
     let (docker, mut engine) = connect(endpoint, context).await?;
-    let lock = if changes { Some(acquire(&docker, &name, context).await?) } else { None };
+    let lock = if access == Access::Change { Some(acquire(&docker, &name, context).await?) } else { None };
     let memory = match remembered(&docker, &name, inputs).await {
         Ok(memory) => memory,
         Err(error) => {
@@ -243,7 +257,10 @@ fn unreached(context: &Context<'_>) -> EngineFacts {
 
 async fn acquire(docker: &Docker, name: &str, context: &Context<'_>) -> Result<lock::Lock> {
     let listener: Rc<dyn Listener> = context.listener();
-    lock::acquire(docker.host(), name, context.environment, listener.as_ref()).await
+    let lock = lock::acquire(docker.host(), name, context.environment, listener.as_ref()).await?;
+    // It no longer waits.
+    context.printer.clear();
+    Ok(lock)
 }
 
 /// Refuses URLs on this machine that lead to managed containers, as far as an engine that answers at once shows it. A

@@ -4,8 +4,9 @@ use clap::Args;
 
 use super::Context;
 use super::inputs::{SettingsScope, read_inputs};
-use super::session;
+use super::session::{self, Access};
 use super::terminal::{interrupted, reader_gone};
+use super::written;
 use crate::error::{Exit, Result};
 use crate::model::instances::Instances;
 use crate::model::results::Document;
@@ -32,13 +33,17 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &StatusArguments) -> R
         let watching = async {
             // An engine that cannot be reached now may become available later.
             let inputs = read_inputs(context, SettingsScope::Whole)?;
-            let open = || session::open_with(&inputs, context, false);
+            let open = || session::open_with(&inputs, context, Access::ReadOnly);
             let mut session = open().await?;
             let mut connections = session.connect();
             loop {
-                let show = |status: &Status| context.printer.again(status).is_ok();
+                let mut shown = Ok(());
+                let show = |status: &Status| {
+                    shown = context.printer.again(status);
+                    shown.is_ok()
+                };
                 let opened = match reconcile::watch(&session, &mut connections, arguments.show_secrets, show).await {
-                    Ok(WatchEnd::Closed) => return Ok(()),
+                    Ok(WatchEnd::Closed) => return written(shown),
                     Ok(WatchEnd::SettingsChanged) => open().await,
                     Err(error) => Err(error),
                 };
@@ -58,7 +63,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &StatusArguments) -> R
         return Ok(Exit::Done);
     }
     if context.format() == OutputFormat::JsonSchema {
-        let _ = output::print(output::JSON_SCHEMA);
+        written(output::print(output::JSON_SCHEMA))?;
         return Ok(Exit::Done);
     }
     if arguments.all {
@@ -66,11 +71,11 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &StatusArguments) -> R
         context.print(Output::Result(Document::Instances(&Instances {
             schema: SchemaVersion,
             instances: docker.instances().await?,
-        })));
+        })))?;
         return Ok(Exit::Done);
     }
-    let session = session::open(context, false).await?;
+    let session = session::open(context, Access::ReadOnly).await?;
     let status = reconcile::status(&session, arguments.show_secrets).await?;
-    context.print(Output::Result(Document::State(&status)));
+    context.print(Output::Result(Document::State(&status)))?;
     Ok(if status.in_sync { Exit::Done } else { Exit::Differs })
 }

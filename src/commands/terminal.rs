@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
 
+use clap::ValueEnum as _;
+
 use super::Context;
 use super::options::{Color, Options};
 use crate::clipper::file::ValueKind;
@@ -81,17 +83,26 @@ pub(crate) const fn json_style() -> Style {
 }
 
 /// Whether a command line that cannot be parsed requests JSON.
-pub(crate) fn wants_json(environment: &Environment, arguments: impl Iterator<Item = OsString>) -> bool {
-    let arguments: Vec<OsString> = arguments.collect();
-    let given = arguments.windows(2).rfind(|pair| pair[0] == "--output").map(|pair| pair[1].clone());
-    let given = given.or_else(|| {
-        let joined = arguments.iter().filter_map(|word| word.to_str()?.strip_prefix("--output=")).next_back();
-        joined.map(OsString::from)
-    });
-    match given {
+pub(crate) fn wants_json(environment: &Environment, arguments: &[OsString]) -> bool {
+    match value_of("--output", arguments) {
         Some(word) => word == "json",
         None => environment.get(&Setting::Output.key().variable()).is_some_and(|word| word == "json"),
     }
+}
+
+/// The style of the help, and of the message about a command line that cannot be parsed.
+pub(crate) fn style_of_usage(environment: &Environment, arguments: &[OsString]) -> Style {
+    let color = value_of("--color", arguments).and_then(|word| Color::from_str(word.to_str()?, false).ok());
+    style(&Options { color, ..Options::default() }, environment)
+}
+
+/// The last value of an option in a command line that cannot be parsed.
+fn value_of(option: &str, arguments: &[OsString]) -> Option<OsString> {
+    let apart = arguments.windows(2).rfind(|pair| pair[0] == option).map(|pair| pair[1].clone());
+    apart.or_else(|| {
+        let mut joined = arguments.iter().filter_map(|word| word.to_str()?.strip_prefix(option)?.strip_prefix('='));
+        joined.next_back().map(OsString::from)
+    })
 }
 
 /// Completes on Ctrl-C, on SIGTERM, and when the terminal is closed.
@@ -174,7 +185,9 @@ pub(super) fn open_browser(url: &str, environment: &Environment) -> bool {
 }
 
 /// Asks before deleting volumes. Without a terminal, only `--yes` confirms it.
-pub(super) async fn confirm(volumes: &[String], yes: bool) -> Result<()> {
+pub(super) async fn confirm(context: &Context<'_>, volumes: &[String], yes: bool) -> Result<()> {
+    // Live lines must not overwrite the question.
+    context.printer.clear();
     let what = text::volumes(volumes);
     let question = format!("Delete {what}, with all metrics, users and dashboards?");
     let hint = "add --yes to confirm, or omit --volumes to keep them";

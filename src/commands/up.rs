@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::Context;
-use super::session;
+use super::session::{self, Access};
 use super::terminal::{self, confirm_loss};
 use crate::error::{Exit, Result};
 use crate::model::event::Event;
@@ -35,7 +35,7 @@ pub(crate) struct UpArguments {
 }
 
 pub(crate) async fn run(context: &Context<'_>, arguments: &UpArguments) -> Result<Exit> {
-    let session = session::open(context, !arguments.dry_run).await?;
+    let session = session::open(context, Access::of(arguments.dry_run)).await?;
     let options = UpOptions {
         overwrite_dashboard: arguments.overwrite_dashboard,
         move_data_source: arguments.move_data_source,
@@ -46,14 +46,16 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &UpArguments) -> Resul
     if arguments.dry_run {
         let preview = reconcile::plan_up(&session, options).await?;
         let questions = if arguments.yes { Vec::new() } else { preview.questions };
-        context
-            .print(Output::Planned { status: &preview.status.planned(&preview.plan, questions), plan: &preview.plan });
+        context.print(Output::Planned {
+            status: &preview.status.planned(&preview.plan, questions),
+            plan: &preview.plan,
+        })?;
         return Ok(if preview.plan.in_sync() { Exit::Done } else { Exit::Differs });
     }
     let confirm = async |question: &Question| confirm_loss(context, arguments.yes, question).await;
     let outcome = reconcile::up(&session, options, confirm).await?;
     let status = outcome.status.executed(&outcome.executed);
-    context.print(Output::Up(&status));
+    context.print(Output::Up(&status))?;
     if arguments.open {
         let url = &status.dashboard.url;
         if let Some(command) = &status.dashboard.forward_command {

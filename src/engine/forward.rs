@@ -34,7 +34,7 @@ const NO_PROGRAM: &[u8] = b"OCI runtime exec failed";
 
 /// The errors of connections.
 #[derive(Default)]
-struct Said {
+struct ForwardErrors {
     /// The last error of a connection inside the network.
     failure: String,
     /// The reason why no connection is possible at all.
@@ -45,7 +45,7 @@ struct Said {
 pub(crate) struct Forward {
     port: u16,
     /// The errors reported by the forwarding container.
-    said: Arc<Mutex<Said>>,
+    errors: Arc<Mutex<ForwardErrors>>,
     accepting: JoinHandle<()>,
 }
 
@@ -59,13 +59,13 @@ impl Forward {
     /// The reason why the last connection inside the network failed, if it did.
     #[must_use]
     pub(crate) fn failure(&self) -> Option<String> {
-        reason(&locked(&self.said).failure)
+        reason(&locked(&self.errors).failure)
     }
 
     /// The reason why the forwarding cannot work at all, if it cannot.
     #[must_use]
     pub(crate) fn fault(&self) -> Option<String> {
-        locked(&self.said).fault.clone()
+        locked(&self.errors).fault.clone()
     }
 }
 
@@ -106,9 +106,9 @@ impl Docker {
         let io = |source| Error::Io { doing: "listen on loopback".into(), source };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(io)?;
         let local = listener.local_addr().map_err(io)?.port();
-        let said = Arc::new(Mutex::new(Said::default()));
+        let errors = Arc::new(Mutex::new(ForwardErrors::default()));
         let (client, target) = (self.client.clone(), (helper.to_string(), host.to_string(), port));
-        let noted = Arc::clone(&said);
+        let noted = Arc::clone(&errors);
         let accepting = tokio::spawn(async move {
             loop {
                 let (stream, _) = crate::backoff::accepted(|| listener.accept()).await;
@@ -120,7 +120,7 @@ impl Docker {
                 });
             }
         });
-        Ok(Forward { port: local, said, accepting })
+        Ok(Forward { port: local, errors, accepting })
     }
 
     async fn start_helper(&self, instance: &str, name: &str, image: &str, network_of: &str) -> Result<()> {
@@ -165,7 +165,7 @@ async fn join(
     client: &bollard::Docker,
     (helper, host, port): &(String, String, u16),
     stream: TcpStream,
-    said: &Mutex<Said>,
+    errors: &Mutex<ForwardErrors>,
 ) -> Result<(), bollard::errors::Error> {
     let config = ExecConfig {
         attach_stdin: Some(true),
@@ -174,7 +174,7 @@ async fn join(
         cmd: Some(["bash", "-c", JOIN, host, &port.to_string()].map(String::from).to_vec()),
         ..ExecConfig::default()
     };
-    locked(said).failure.clear();
+    locked(errors).failure.clear();
     let exec = client.create_exec(helper, config).await?;
     let (client, bounded) = for_stream(client);
     let StartExecResults::Attached { output, mut input } = client.start_exec(&exec.id, None).await? else {
@@ -197,14 +197,14 @@ async fn join(
             match part {
                 LogOutput::StdErr { message } => {
                     failure.push_str(&String::from_utf8_lossy(&message));
-                    locked(said).failure.clone_from(&failure);
+                    locked(errors).failure.clone_from(&failure);
                     if failure.contains(OPENED) {
                         break;
                     }
                 }
                 // Instead of a server's answer, an engine may report here that the program does not exist.
                 LogOutput::StdOut { message } if message.starts_with(NO_PROGRAM) => {
-                    locked(said).fault = Some(excerpt(&String::from_utf8_lossy(&message), 300));
+                    locked(errors).fault = Some(excerpt(&String::from_utf8_lossy(&message), 300));
                     break;
                 }
                 part => {
@@ -224,8 +224,8 @@ async fn join(
 }
 
 /// The errors so far, even after a panic elsewhere.
-fn locked(said: &Mutex<Said>) -> MutexGuard<'_, Said> {
-    said.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked(errors: &Mutex<ForwardErrors>) -> MutexGuard<'_, ForwardErrors> {
+    errors.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The reason why bash could not connect. Bash prints warnings first, then the reason, then the address.

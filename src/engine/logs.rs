@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::query_parameters::LogsOptionsBuilder;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt as _, stream};
 
 use super::Docker;
 use super::errors::translate;
@@ -16,6 +16,8 @@ use crate::model::text::{excerpt, printable};
 const LOG_LINES: usize = 20;
 /// The number of log lines that are searched for a text; other requests may be logged in between.
 const LINES_SEARCHED: usize = 500;
+/// A longer line is split, in bytes.
+const LONGEST_LINE: usize = 1 << 20;
 /// The time limit for reading them.
 const LOG_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -64,14 +66,68 @@ impl Docker {
             LogsOptionsBuilder::default().follow(follow).stdout(true).stderr(true).tail(&tail).since(since).build();
         let doing = "read the log of a container";
         let (client, bounded) = for_stream(&self.client);
-        bounded(client.logs(name, Some(options))).map(move |output| match output {
-            Ok(
-                LogOutput::StdOut { message }
-                | LogOutput::StdErr { message }
-                | LogOutput::Console { message }
-                | LogOutput::StdIn { message },
-            ) => Ok(printable(String::from_utf8_lossy(&message).trim_end())),
-            Err(error) => Err(translate(doing, &error)),
+        let output = bounded(client.logs(name, Some(options))).map(Some).chain(stream::iter([None]));
+        let mut lines = LogLines::default();
+        output.flat_map(move |output| {
+            stream::iter(match output {
+                Some(Ok(output)) => lines.add(output).into_iter().map(Ok).collect(),
+                Some(Err(error)) => vec![Err(translate(doing, &error))],
+                None => lines.unfinished().into_iter().map(Ok).collect(),
+            })
         })
+    }
+}
+
+/// The output of a container, from which lines are made: the engine splits a line of more than 16 KiB.
+#[derive(Default)]
+struct LogLines {
+    /// The beginnings of lines on standard output and standard error.
+    begun: [Vec<u8>; 2],
+}
+
+impl LogLines {
+    /// Adds output, and returns the lines that it completes.
+    fn add(&mut self, output: LogOutput) -> Vec<String> {
+        let (begun, message) = match output {
+            LogOutput::StdErr { message } => (&mut self.begun[1], message),
+            LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
+                (&mut self.begun[0], message)
+            }
+        };
+        let mut lines = Vec::new();
+        for part in message.split_inclusive(|byte| *byte == b'\n') {
+            begun.extend(part);
+            if part.ends_with(b"\n") || begun.len() >= LONGEST_LINE {
+                lines.push(line(&std::mem::take(begun)));
+            }
+        }
+        lines
+    }
+
+    /// The last lines, if they have no end.
+    fn unfinished(&mut self) -> Vec<String> {
+        self.begun.iter_mut().map(std::mem::take).filter(|begun| !begun.is_empty()).map(|begun| line(&begun)).collect()
+    }
+}
+
+fn line(bytes: &[u8]) -> String {
+    printable(String::from_utf8_lossy(bytes).trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_the_engine_splits_is_one_line() {
+        let mut lines = LogLines::default();
+        let out = |text: &str| LogOutput::StdOut { message: text.to_string().into() };
+        assert_eq!(lines.add(out("a long ")), Vec::<String>::new());
+        assert_eq!(lines.add(LogOutput::StdErr { message: "error\nlast".into() }), ["error"]);
+        assert_eq!(lines.add(out("line\r\nnext\n")), ["a long line", "next"]);
+        assert_eq!(lines.add(out("\n")), [""]);
+        assert_eq!(lines.unfinished(), ["last"]);
+        assert_eq!(lines.add(out(&"x".repeat(LONGEST_LINE + 1)))[0].len(), LONGEST_LINE + 1);
+        assert_eq!(lines.unfinished(), Vec::<String>::new());
     }
 }

@@ -253,7 +253,9 @@ fn replace(directory: &Path, file: &ExportFile) -> Result<()> {
         if let Some(folder) = path.parent().filter(|folder| *folder != directory) {
             make_folder(folder)?;
         }
-        let partial = PathBuf::from(format!("{}.{}{PARTIAL}", path.display(), std::process::id()));
+        let mut partial = path.clone().into_os_string();
+        partial.push(format!(".{}{PARTIAL}", std::process::id()));
+        let partial = PathBuf::from(partial);
         let _ = fs::remove_file(&partial);
         let mut open = fs::OpenOptions::new();
         open.write(true).create_new(true);

@@ -197,13 +197,15 @@ pub(crate) enum KeptSecret {
 
 /// The result for a password in a file of an earlier export.
 fn accept(folder: &Path, path: &str, password: &str) -> Result<KeptSecret> {
-    check_password(password).map_err(|message| Error::File {
+    check_password(password).map_err(|why| Error::File {
         path: folder.join(path),
         line: None,
-        message: message.into(),
-        hint: "write a password of at least 4 characters there, in double quotes in a Secret, or supply one with \
-               --grafana-password-file"
-            .into(),
+        message: format!("its password {why}"),
+        hint: format!(
+            "write a password of at least {} characters into that file (as a quoted string in a Secret), or supply one \
+             with --grafana-password-file",
+            Login::SHORTEST_PASSWORD
+        ),
     })?;
     Ok(KeptSecret::Password(Secret::new(password)))
 }
@@ -224,10 +226,10 @@ fn missing(folder: &Path, path: &str, hint: &str) -> Error {
 /// With the reason.
 pub(crate) fn check_password(password: &str) -> std::result::Result<(), &'static str> {
     if password == Login::PUBLIC_PASSWORD {
-        return Err("contains Grafana's public default password");
+        return Err("is Grafana's public default");
     }
     if !Login::is_password(password) {
-        return Err("contains a password that is too short or has a line break");
+        return Err("is too short, or contains a line break or another control character");
     }
     Ok(())
 }

@@ -65,13 +65,13 @@ impl Session {
     }
 
     async fn observe_once(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
-        let Some(docker) = &self.docker else { return self.look(connections, depth).await };
+        let Some(docker) = &self.docker else { return self.snapshot(connections, depth).await };
         // In parallel, because some engines take long to return their version.
-        let (engine, seen) = join(docker.check(), self.look(connections, depth)).await;
+        let (engine, seen) = join(docker.check(), self.snapshot(connections, depth)).await;
         Ok(Observed { engine: Some(engine?.clone()), ..seen? })
     }
 
-    async fn look(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
+    async fn snapshot(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
         let time = micros_since_1970();
         let seen = match &self.docker {
             Some(docker) => docker.observe(&self.stack).await?,

@@ -56,7 +56,7 @@ pub(crate) async fn watch(
     show_secrets: bool,
     mut show: impl FnMut(&Status) -> bool,
 ) -> Result<WatchEnd> {
-    let mut ticks = tokio::time::interval(WATCH);
+    let mut ticks = ticks();
     loop {
         ticks.tick().await;
         let seen = session.observe(connections, Depth::Servers).await?;
@@ -84,7 +84,7 @@ pub(crate) async fn reopen<T, F: Future<Output = Result<T>>>(
         return Err(error);
     }
     tell(&error);
-    let mut ticks = tokio::time::interval(WATCH);
+    let mut ticks = ticks();
     loop {
         ticks.tick().await;
         match open().await {
@@ -92,6 +92,13 @@ pub(crate) async fn reopen<T, F: Future<Output = Result<T>>>(
             result => return result,
         }
     }
+}
+
+/// The times of a watch. Those that a slow server, a full pager or a suspended process missed are not made up for.
+fn ticks() -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(WATCH);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
 }
 
 pub(crate) async fn summarize(

@@ -242,6 +242,24 @@ fn the_log_of_each_server_is_shown() {
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
 }
 
+#[test]
+fn a_followed_log_continues_after_its_container_was_restarted_or_replaced() {
+    let it = Instance::new("follow");
+    it.first_up(&[]).expect(0);
+    let run = it.command(&["logs", "-f", "grafana"]);
+    let mut follower = run.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let first = lines.next().unwrap();
+    docker(&["restart", "--time", "2", &it.container("grafana")]).unwrap();
+    assert!(lines.any(|line| line == first), "the first line of the next start");
+    docker(&["rm", "--force", &it.container("grafana")]).unwrap();
+    it.run(&["up"]).expect(0);
+    assert!(lines.any(|line| line == first), "the first line of the next container");
+    interrupt(follower.id());
+    let ran = ran(&follower.wait_with_output().unwrap());
+    assert_eq!((ran.code, ran.err.matches("Grafana has stopped").count()), (0, 2), "{}", ran.err);
+}
+
 /// The signal of Ctrl-C.
 pub(crate) fn interrupt(process: u32) {
     let status = std::process::Command::new("kill").args(["-INT", &process.to_string()]).status().unwrap();

@@ -1,13 +1,17 @@
 //! What `status` and `demo` read from and write to a real InfluxDB, with Grafana's double and
 //! without an engine.
 
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
+use crate::e2e::instance::SOON;
+use crate::e2e::lifecycle::interrupt;
 use crate::servers::doctor::{forwarded, with_clock};
 use crate::support::double::Version;
-use crate::support::run::Run;
+use crate::support::eventually;
+use crate::support::run::{Run, ran};
 use crate::support::server::{Request, Response, in_background, unescaped};
 use crate::support::servers::Servers;
 
@@ -222,4 +226,45 @@ fn demo_accepts_a_number_of_models() {
         let refused = it.run(&["demo", "--database", "d", "--models", count]).expect(2);
         assert!(refused.err.contains("from 1 to 50000"), "{}", refused.err);
     }
+}
+
+#[test]
+fn demo_data_of_many_models_is_removed_in_parts_and_nothing_else_is() {
+    let it = Servers::start(Version::V12);
+    it.influxd.query("", "CREATE DATABASE d");
+    // One name needs quotes.
+    let names = (0..250).map(|number| format!("m{number}")).chain(["a\\ \"b\"".to_string()]);
+    let point = |name: &str, kind: &str| format!("{name}_{kind},clipper_metrics_demo=true value=1 {}\n", nanos_ago(1));
+    let kinds = ["prediction_counter", "model_thruput", "model_latency"];
+    let lines: String = names.flat_map(|name| kinds.map(|kind| point(&name, kind))).collect();
+    it.influxd.write("d", &(lines + &count("m7", 120, 5)));
+    let cleared = it.run(&["demo", "--clear", "--database", "d", "--output", "json"]).expect(0).json();
+    assert_eq!(cleared["removed_series"], 753);
+    let left = it.influxd.query("d", "SHOW SERIES");
+    assert!(left.contains("m7_prediction_counter") && !left.contains("demo"), "{left}");
+}
+
+#[test]
+fn an_interrupted_backfill_is_not_complete() {
+    let it = Servers::start(Version::V12);
+    it.influxd.query("", "CREATE DATABASE d");
+    let words = ["demo", "--database", "d", "--models", "400", "--backfill", "30d"];
+    let run = it.command(&words);
+    let process = run.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let has_points = || it.influxd.query("d", "SHOW MEASUREMENTS LIMIT 1").contains("m1");
+    eventually("it sends data", SOON, has_points);
+    interrupt(process.id());
+    let ended = ran(&process.wait_with_output().unwrap()).expect(130);
+    assert!(ended.err.contains("not all of them") && ended.err.contains("demo --clear"), "{}", ended.err);
+}
+
+#[test]
+fn two_demo_models_cannot_have_one_name_in_influxdb() {
+    let it = Servers::start(Version::V12);
+    it.influxd.query("", "CREATE DATABASE d");
+    for models in ["a,a", "a b,a_b"] {
+        let refused = it.run(&["demo", "--database", "d", "--backfill", "1m", "--models", models]).expect(2);
+        assert!(refused.err.contains("under one name"), "{}", refused.err);
+    }
+    assert!(!it.influxd.query("d", "SHOW MEASUREMENTS").contains('a'), "nothing was sent");
 }

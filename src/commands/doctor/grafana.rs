@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Examination, WriteTarget, look_at};
+use super::{Examination, WriteTarget, log_hint};
 use crate::grafana::Grafana;
 use crate::influxdb::probe::probe_question;
 use crate::model::container_config::Difference;
@@ -67,7 +67,7 @@ impl Examination<'_> {
                 Ok(None) => {}
                 Err(error) => {
                     let why = format!("the queries of dashboard {title:?} cannot be run: {error}");
-                    let outcome = CheckOutcome::failed(why, look_at(stack, Role::Grafana));
+                    let outcome = CheckOutcome::failed(why, log_hint(stack, Role::Grafana));
                     self.note(DASHBOARD, outcome, Duration::ZERO);
                 }
             }
@@ -114,7 +114,7 @@ impl Examination<'_> {
             ),
             Err(error) => CheckOutcome::failed(
                 format!("Grafana's data source does not answer: {error}"),
-                look_at(stack, Role::Grafana),
+                log_hint(stack, Role::Grafana),
             ),
         }
     }
@@ -126,7 +126,7 @@ impl Examination<'_> {
             let give = "set the address at which Grafana's server reaches it with --data-source-url";
             format!(
                 "check that InfluxDB is running there and not overloaded ({}), or {give}",
-                look_at(stack, Role::Influxdb)
+                log_hint(stack, Role::Influxdb)
             )
         } else {
             format!("correct its settings in Grafana, or check that the InfluxDB at {url} is running")
@@ -298,17 +298,17 @@ pub(super) fn grafana(status: &Status, plan: &Plan, stack: &Stack) -> CheckOutco
             server.blocker.as_ref().map_or("choose another address", |blocker| &blocker.hint),
         ),
         ServerState::Crashing => {
-            CheckOutcome::failed("Grafana's container keeps crashing", look_at(stack, Role::Grafana))
+            CheckOutcome::failed("Grafana's container keeps crashing", log_hint(stack, Role::Grafana))
         }
         ServerState::Starting => CheckOutcome::failed(
             format!("Grafana at {} is not ready{detail}", server.url),
-            look_at(stack, Role::Grafana),
+            log_hint(stack, Role::Grafana),
         ),
         ServerState::Unknown => match &server.blocker {
             Some(Blocker { why, hint, .. }) => CheckOutcome::failed(why, hint),
             None => CheckOutcome::failed(
                 format!("Grafana does not answer at {}{detail}", server.url),
-                look_at(stack, Role::Grafana),
+                log_hint(stack, Role::Grafana),
             ),
         },
     }

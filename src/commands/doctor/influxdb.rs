@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Examination, WriteTarget, look_at};
+use super::{Examination, WriteTarget, log_hint};
 use crate::engine::Forward;
 use crate::error::{Error, Result};
 use crate::influxdb::{Influxdb, PROBE_TIMEOUT};
@@ -158,7 +158,7 @@ impl Examination<'_> {
         if let Some(state) = state {
             return CheckOutcome::failed(format!("InfluxDB {state}"), format!("`{}` starts it", stack.command("up")));
         }
-        let logs = look_at(stack, Role::Influxdb);
+        let logs = log_hint(stack, Role::Influxdb);
         if status.servers.influxdb.state == ServerState::Crashing {
             return CheckOutcome::failed("InfluxDB's container keeps crashing", logs);
         }
@@ -340,7 +340,7 @@ async fn refused_write(
             "turn off authentication there, or use a proxy that adds the credentials",
         ),
         WriteFailure::Unreachable | WriteFailure::Other => {
-            CheckOutcome::failed(format!("InfluxDB rejects a point: {why}"), look_at(stack, Role::Influxdb))
+            CheckOutcome::failed(format!("InfluxDB rejects a point: {why}"), log_hint(stack, Role::Influxdb))
         }
     }
 }

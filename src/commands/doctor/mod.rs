@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::Context;
-use super::session;
+use super::session::{self, Access};
 use super::terminal::{interrupted, unless_interrupted};
 use crate::engine::Forward;
 use crate::error::{Error, Exit, Result};
@@ -45,9 +45,9 @@ pub(crate) struct DoctorArguments {
 }
 
 pub(crate) async fn run(context: &Context<'_>, arguments: &DoctorArguments) -> Result<Exit> {
-    let session = unless_interrupted(session::open(context, false)).await?;
+    let session = unless_interrupted(session::open(context, Access::ReadOnly)).await?;
     let diagnosis = doctor(&session, arguments.from.as_deref(), interrupted()).await?;
-    context.print(Output::Result(Document::Diagnosed(&diagnosis)));
+    context.print(Output::Result(Document::Diagnosed(&diagnosis)))?;
     Ok(if diagnosis.healthy { Exit::Done } else { Exit::Differs })
 }
 
@@ -255,7 +255,7 @@ fn clipper_settings(stack: &Stack, target: &WriteTarget, named: &[String]) -> (C
 }
 
 /// The hint that leads to a server's log.
-fn look_at(stack: &Stack, role: Role) -> String {
+fn log_hint(stack: &Stack, role: Role) -> String {
     match stack.container(role) {
         Some(_) => format!("check its log with `{}`", stack.command(&format!("logs {role}"))),
         None => format!("check that {} is running there, its log, and the firewall in between", role.title()),

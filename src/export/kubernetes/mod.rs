@@ -475,9 +475,14 @@ fn temporary() -> Vec<Value> {
 }
 
 fn environment(variables: BTreeMap<String, String>) -> Vec<Value> {
-    // A `$` before a parenthesis would begin a variable.
     let variables = variables.into_iter();
-    variables.map(|(name, value)| json!({"name": name, "value": value.replace("$(", "$$(")})).collect()
+    variables.map(|(name, value)| json!({"name": name, "value": literally(&value)})).collect()
+}
+
+/// A text that Kubernetes does not change in a variable or an argument: there, `$(` begins a variable, and `$$` is one
+/// dollar sign.
+fn literally(text: &str) -> String {
+    text.replace('$', "$$")
 }
 
 /// A Job that creates Clipper's database before Clipper does, so that Grafana can query it. A Job
@@ -518,7 +523,7 @@ fn database_job(stack: &Stack, spec: &DesiredContainer) -> Value {
                 "initContainers": [container("wait", wait)],
                 "containers": [container(
                     "database",
-                    json!(["influx", "-host", host, "-execute", database(stack).replace("$(", "$$(")]),
+                    json!(["influx", "-host", host, "-execute", literally(&database(stack))]),
                 )],
                 "volumes": temporary(),
             },
