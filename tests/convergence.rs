@@ -295,7 +295,7 @@ fn objects(database: bool, combination: usize, variant: usize) -> World {
         dashboard: thing(0),
         own: thing(combination),
         source,
-        rules: thing(combination + 1),
+        rules: thing(combination + 1).into(),
         stale: database && source == ObjectState::Right,
         settings,
         remembers: settings == ObjectState::Right && combination.is_multiple_of(2),

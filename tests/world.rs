@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use clipper_metrics::model::address::collide;
-use clipper_metrics::model::alerts::{AlertRule, AlertRules, AlertSettings, Alerts, NewRule};
+use clipper_metrics::model::alerts::{AlertRule, AlertSettings, Alerts};
 use clipper_metrics::model::container_config::{ContainerConfig, PasswordSource};
 use clipper_metrics::model::image::ImageRef;
 use clipper_metrics::model::last_run::image_to_look_up;
@@ -15,9 +15,9 @@ use clipper_metrics::model::login::{
     Attempt, Credential, DefaultLogin, LoginAttempts, LoginState, NextLogin, next_login,
 };
 use clipper_metrics::model::observed::{
-    ActualAlerts, ActualRule, AlertRulesState, ContainerState, DashboardState, DataSourceState, GrafanaState, Image,
-    InfluxdbState, Network, Observed, ObservedServer, OurContainer, PortHolder, Query, RunState, ServerContent,
-    ServerResponse, StoredSettings, VolumeState,
+    ActualAlerts, ActualRule, AlertFolder, AlertRulesState, ContainerState, DashboardState, DataSourceState,
+    GrafanaState, Image, InfluxdbState, Network, Observed, ObservedServer, OurContainer, PortHolder, Query, RunState,
+    ServerContent, ServerResponse, StoredSettings, VolumeState,
 };
 use clipper_metrics::model::plan::{self, ContainerUse, NewContainer, Phase, Plan, Step};
 use clipper_metrics::model::retention::Retention;
@@ -109,6 +109,30 @@ pub enum ObjectState {
     Right,
 }
 
+/// The alert rules, each as desired, unfinished, or missing, and their folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ModelRules {
+    pub latency: ObjectState,
+    pub silence: ObjectState,
+    pub folder: bool,
+}
+
+impl From<ObjectState> for ModelRules {
+    /// Both rules in one state.
+    fn from(state: ObjectState) -> Self {
+        Self { latency: state, silence: state, folder: state != ObjectState::Missing }
+    }
+}
+
+impl ModelRules {
+    fn rule(&mut self, rule: AlertRule) -> &mut ObjectState {
+        match rule {
+            AlertRule::Latency => &mut self.latency,
+            AlertRule::Silence => &mut self.silence,
+        }
+    }
+}
+
 /// The account that signs in to Grafana.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Account {
@@ -170,8 +194,7 @@ pub struct World {
     /// The user's dashboard.
     pub own: ObjectState,
     pub source: ObjectState,
-    /// The alert rules: as desired, unfinished, or missing.
-    pub rules: ObjectState,
+    pub rules: ModelRules,
     /// Whether Grafana answers with outdated settings.
     pub stale: bool,
     /// Whether a running Grafana does not answer yet.
@@ -359,8 +382,12 @@ fn seen_rule(thing: ObjectState, rule: AlertRule) -> ActualRule {
         ObjectState::Wrong => BTreeMap::new(),
         ObjectState::Right => alert_settings().fields(rule, DesiredDashboard::DEFAULT_OBJECTIVE),
     };
-    ActualRule::Present { edited: false, provisioned: false, fields, made_for: None }
+    let (folder_uid, group) = (FOLDER.into(), model::stack().instance);
+    ActualRule::Present { edited: false, provisioned: false, fields, made_for: None, folder_uid, group }
 }
+
+/// The uid of the alert rules' folder.
+const FOLDER: &str = "f";
 
 impl World {
     fn server(&mut self, role: Role) -> &mut ModelServer {
@@ -497,10 +524,14 @@ impl World {
                 user_dashboards: desired.user_dashboards.iter().map(|_| seen_dashboard(self.own)).collect(),
                 alerts: match case.alerts {
                     None => AlertRulesState::NotRead,
-                    Some(_) => AlertRulesState::Seen(ActualAlerts {
-                        latency: seen_rule(self.rules, AlertRule::Latency),
-                        silence: seen_rule(self.rules, AlertRule::Silence),
-                    }),
+                    Some(_) => AlertRulesState::Seen(Box::new(ActualAlerts {
+                        latency: seen_rule(self.rules.latency, AlertRule::Latency),
+                        silence: seen_rule(self.rules.silence, AlertRule::Silence),
+                        folder: self
+                            .rules
+                            .folder
+                            .then(|| AlertFolder { uid: FOLDER.into(), holds_only_rules: case.alerts == Some(false) }),
+                    })),
                 },
                 query: match self.source {
                     ObjectState::Missing => Query::Unasked,
@@ -783,24 +814,38 @@ impl World {
                 assert_eq!(*replaces, actual, "the replaced data source was read before");
                 self.stale = false;
             }
-            Step::SaveAlertRules(new) => {
-                let new_rule = |rule| NewRule {
-                    rule,
-                    objective: DesiredDashboard::DEFAULT_OBJECTIVE,
-                    replaces: seen_rule(self.rules, rule),
-                };
-                let rules = [AlertRule::Latency, AlertRule::Silence].map(new_rule).into();
-                assert_eq!(**new, AlertRules { settings: alert_settings(), rules });
+            Step::CreateAlertFolder => {
+                assert!(case.alerts == Some(true) && !std::mem::replace(&mut self.rules.folder, true));
+            }
+            Step::CreateAlertRule(new) => {
                 assert_eq!((case.alerts, self.source), (Some(true), ObjectState::Right), "rules ask the data source");
                 assert_ne!(self.dashboard, ObjectState::Missing, "the objective is the dashboard's");
-                self.rules = ObjectState::Right;
+                assert!(self.rules.folder && new.replaces == ActualRule::Missing);
+                let created = std::mem::replace(self.rules.rule(new.rule), ObjectState::Wrong);
+                assert_eq!(created, ObjectState::Missing);
             }
-            Step::DeleteAlertRules(rules) => {
+            Step::SaveAlertRules { rules, sets_interval } => {
+                assert!(case.alerts == Some(true) && self.rules.folder && *sets_interval, "{rules:?}");
+                for new in rules {
+                    assert_eq!(
+                        (&new.settings, new.objective),
+                        (&alert_settings(), DesiredDashboard::DEFAULT_OBJECTIVE)
+                    );
+                    // A rule that this plan created is unfinished.
+                    let saved = std::mem::replace(self.rules.rule(new.rule), ObjectState::Right);
+                    assert_eq!(saved, ObjectState::Wrong);
+                    assert!([seen_rule(saved, new.rule), ActualRule::Missing].contains(&new.replaces));
+                }
+            }
+            Step::DeleteAlertRule { rule, observed } => {
                 assert_eq!(case.alerts, Some(false));
-                let is_read = |(rule, read): &(AlertRule, ActualRule)| *read == seen_rule(self.rules, *rule);
-                assert!(rules.iter().all(is_read), "{rules:?}");
-                assert_eq!(rules.is_empty(), self.rules == ObjectState::Missing);
-                self.rules = ObjectState::Missing;
+                let deleted = std::mem::replace(self.rules.rule(*rule), ObjectState::Missing);
+                assert!(deleted != ObjectState::Missing && **observed == seen_rule(deleted, *rule), "{observed:?}");
+            }
+            Step::DeleteAlertFolder => {
+                assert_eq!(case.alerts, Some(false));
+                let deleted = std::mem::replace(&mut self.rules, ObjectState::Missing.into());
+                assert_eq!(deleted, ModelRules { folder: true, ..self.rules }, "it is empty");
             }
             Step::VerifyQuery { saves_left, .. } => {
                 assert!(self.database && self.influxdb.runs() && self.source == ObjectState::Right);
@@ -911,8 +956,8 @@ impl World {
         let dashboards = self.dashboard == ObjectState::Right && (!case.own || self.own == ObjectState::Right);
         let alerts = match case.alerts {
             None => true,
-            Some(true) => self.rules == ObjectState::Right,
-            Some(false) => self.rules == ObjectState::Missing,
+            Some(true) => self.rules == ObjectState::Right.into(),
+            Some(false) => self.rules == ObjectState::Missing.into(),
         };
         let keeps = case.retention.is_none_or(|desired| desired == self.keeps && self.remembers);
         self.networks == 1
@@ -954,7 +999,7 @@ pub fn empty_world() -> World {
         dashboard: ObjectState::Missing,
         own: ObjectState::Missing,
         source: ObjectState::Missing,
-        rules: ObjectState::Missing,
+        rules: ObjectState::Missing.into(),
         stale: false,
         slow: false,
         settings: ObjectState::Missing,

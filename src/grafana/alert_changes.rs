@@ -11,96 +11,110 @@ use super::json::Elements;
 use super::{Grafana, changed, path};
 use crate::error::{Error, Result};
 use crate::http::{Body, Request, Response};
-use crate::model::alerts::{AlertRule, AlertRules, NewRule};
+use crate::model::alerts::{AlertRule, NewRule};
 use crate::model::observed::{ActualRule, OrganisationState};
 use crate::model::stack::Stack;
 
 /// Lets users edit rules created through the API. Grafana 9 ignores this header and marks rules as created through the
 /// API. Later versions refuse it for such a rule when it is saved alone.
 const EDITABLE: (&str, &str) = ("X-Disable-Provenance", "true");
-const SAVE_GROUP: &str = "save the alert rules' group";
 
 impl Grafana {
-    /// Creates and replaces rules. A moved rule stays in its folder.
+    /// Creates the folder for the instance's rules.
     ///
     /// # Errors
-    /// [`Error::Raced`] if a rule is no longer as observed, otherwise an error from the server.
-    pub(crate) async fn save_alert_rules(&self, stack: &Stack, new: &AlertRules) -> Result<()> {
-        let created = || new.rules.iter().filter(|one| one.replaces == ActualRule::Missing);
-        if created().next().is_some() {
-            let folder = self.folder_or_new(&stack.instance, &folder_title(&stack.instance)).await?;
-            for one in created() {
-                self.create_rule(stack, new, one, &folder.uid).await?;
-            }
-        }
-        self.replace_rules(stack, new).await
+    /// [`Error::Raced`] if another process has created it, otherwise an error from the server.
+    pub(crate) async fn create_alert_folder(&self, stack: &Stack) -> Result<()> {
+        self.create_folder(&stack.instance, &folder_title(&stack.instance)).await
     }
 
-    async fn create_rule(&self, stack: &Stack, new: &AlertRules, one: &NewRule, folder: &str) -> Result<()> {
-        let mut rule = content(stack, new, one);
+    /// Creates a rule in the instance's folder and group. Grafana chooses the uid of some folders, so it is looked up.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] if the folder is gone or another process has created the rule, otherwise an error from the
+    /// server.
+    pub(crate) async fn create_alert_rule(&self, stack: &Stack, new: &NewRule) -> Result<()> {
+        let doing = "create an alert rule";
+        let mut rule = content(stack, new);
         // The mark of a finished rule is set together with the group's interval.
         rule.add_mark(BTreeMap::new(), &stack.data_source);
-        (rule.uid, rule.folder_uid) = (uid(&stack.instance, one.rule), folder.into());
-        rule.rest.insert("ruleGroup".into(), json!(stack.instance));
+        rule.uid = uid(&stack.instance, new.rule);
+        (rule.folder_uid, rule.group) = (self.alert_folder(stack, doing).await?, stack.instance.clone());
         rule.rest.insert("orgID".into(), json!(self.organisation.unwrap_or(OrganisationState::FIRST)));
-        self.send_rule("create an alert rule", "POST", ALL_RULES, &[EDITABLE], &rule).await
+        self.send_rule(doing, "POST", ALL_RULES, &[EDITABLE], &rule).await
     }
 
-    /// Replaces the content of rules: those in the instance's group together with the group, moved ones alone. Grafana
-    /// saves a group as a whole and compares no version, so both are read directly before they are saved.
-    async fn replace_rules(&self, stack: &Stack, new: &AlertRules) -> Result<()> {
-        let folder = self.folder(&folder_title(&stack.instance)).await?.unwrap_or_default().uid;
-        let group_path = path(&["api", "v1", "provisioning", "folder", &folder, "rule-groups", &stack.instance]);
-        let mut group: RuleGroup = match folder.as_str() {
-            // A user moved both rules.
-            "" => RuleGroup::default(),
-            _ => self.get("read the alert rules' group", &group_path).await?.unwrap_or_default(),
-        };
-        let mut changes_group = false;
-        for one in &new.rules {
-            let own = uid(&stack.instance, one.rule);
-            if let Some(present) = group.rules.0.iter_mut().find(|rule| rule.uid == own) {
-                replace(present, stack, new, one)?;
-                changes_group = true;
-            } else {
-                let mut moved = self.alert_rule(stack, one.rule).await?.ok_or_else(raced)?;
-                replace(&mut moved, stack, new, one)?;
-                let headers: &[_] = if moved.is_from_api() { &[] } else { &[EDITABLE] };
-                self.send_rule("update an alert rule", "PUT", &rule_path(&own), headers, &moved).await?;
-            }
-        }
-        if !changes_group {
-            return Ok(());
-        }
-        if new.rules.iter().any(is_unfinished) {
-            group.rest.insert("interval".into(), json!(INTERVAL));
-        }
-        self.send_rule(SAVE_GROUP, "PUT", &group_path, &[EDITABLE], &group).await
-    }
-
-    /// Deletes rules that are still as observed, and their folder if it was created for them and is then empty. Grafana
-    /// compares no version, so each rule is read again.
+    /// Saves the instance's group with new content of rules. Grafana saves a group as a whole and compares no version,
+    /// so it is read directly before.
     ///
     /// # Errors
-    /// [`Error::Raced`] if another process has changed a rule, otherwise an error from the server.
-    pub(crate) async fn delete_alert_rules(&self, stack: &Stack, rules: &[(AlertRule, ActualRule)]) -> Result<()> {
-        for (rule, observed) in rules {
-            let doing = "delete an alert rule";
-            match self.alert_rule(stack, *rule).await? {
-                None => continue,
-                Some(found) if found.state() == *observed => {}
-                Some(_) => return Err(changed(doing)),
-            }
-            // Without the header, which would refuse rules that Grafana 9 marked as created through the API.
-            let place = rule_path(&uid(&stack.instance, *rule));
-            let answer = self.send_to_organisation(Request::new("DELETE", &place)).await?;
-            self.expect_alerting(doing, &answer)?;
+    /// [`Error::Raced`] if a rule is no longer as observed or created, otherwise an error from the server.
+    pub(crate) async fn save_alert_rules(&self, stack: &Stack, rules: &[NewRule], sets_interval: bool) -> Result<()> {
+        let doing = "save the alert rules' group";
+        let folder = self.alert_folder(stack, doing).await?;
+        let group_path = path(&["api", "v1", "provisioning", "folder", &folder, "rule-groups", &stack.instance]);
+        let mut group: RuleGroup = self.get("read the alert rules' group", &group_path).await?.unwrap_or_default();
+        for new in rules {
+            let own = uid(&stack.instance, new.rule);
+            let present = group.rules.0.iter_mut().find(|rule| rule.uid == own);
+            replace(present.ok_or_else(|| changed(doing))?, doing, stack, new)?;
         }
+        if sets_interval {
+            group.rest.insert("interval".into(), json!(INTERVAL));
+        }
+        self.send_rule(doing, "PUT", &group_path, &[EDITABLE], &group).await
+    }
+
+    /// Saves a rule alone, where a user moved it. Grafana compares no version, so it is read directly before.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] if it is no longer as observed, otherwise an error from the server.
+    pub(crate) async fn save_moved_alert_rule(&self, stack: &Stack, new: &NewRule) -> Result<()> {
+        let doing = "update an alert rule";
+        let mut moved = self.alert_rule(stack, new.rule).await?.ok_or_else(|| changed(doing))?;
+        replace(&mut moved, doing, stack, new)?;
+        let headers: &[_] = if moved.is_from_api() { &[] } else { &[EDITABLE] };
+        self.send_rule(doing, "PUT", &rule_path(&moved.uid), headers, &moved).await
+    }
+
+    /// Deletes a rule. Grafana compares no version, so it is read directly before.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] if it is no longer as observed, otherwise an error from the server.
+    pub(crate) async fn delete_alert_rule(&self, stack: &Stack, rule: AlertRule, observed: &ActualRule) -> Result<()> {
+        let doing = "delete an alert rule";
+        match self.alert_rule(stack, rule).await? {
+            None => return Ok(()),
+            Some(found) if found.state() == *observed => {}
+            Some(_) => return Err(changed(doing)),
+        }
+        // Without the header, which would refuse rules that Grafana 9 marked as created through the API.
+        let place = rule_path(&uid(&stack.instance, rule));
+        self.expect_alerting(doing, &self.send_to_organisation(Request::new("DELETE", &place)).await?)
+    }
+
+    /// Deletes the folder that was created for the instance's rules. Grafana deletes dashboards in it, so its content is
+    /// read directly before.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] if it is not empty, otherwise an error from the server.
+    pub(crate) async fn delete_alert_folder(&self, stack: &Stack) -> Result<()> {
+        let doing = "delete the alert rules' folder";
         let Some(folder) = self.own_folder(&stack.instance, &folder_title(&stack.instance)).await? else {
             return Ok(());
         };
         let Elements(all) = self.get("list the alert rules", ALL_RULES).await?.unwrap_or_default();
-        if in_folder(&all, &folder).next().is_some() { Ok(()) } else { self.delete_if_empty(&folder).await }
+        if in_folder(&all, &folder).next().is_some() || !self.is_empty_folder(&folder).await? {
+            return Err(changed(doing));
+        }
+        self.delete(doing, &path(&["api", "folders", &folder.uid])).await
+    }
+
+    /// The uid of the folder for the instance's rules.
+    async fn alert_folder(&self, stack: &Stack, doing: &str) -> Result<String> {
+        let title = folder_title(&stack.instance);
+        let gone = || Error::Raced { doing: doing.into(), why: format!("folder {title:?} is gone") };
+        Ok(self.folder(&title).await?.ok_or_else(gone)?.uid)
     }
 
     async fn send_rule(
@@ -125,34 +139,23 @@ impl Grafana {
     }
 }
 
-fn content(stack: &Stack, new: &AlertRules, one: &NewRule) -> Rule {
-    render(one.rule, &new.settings, one.objective, &stack.instance, &stack.data_source.uid)
+fn content(stack: &Stack, new: &NewRule) -> Rule {
+    render(new.rule, &new.settings, new.objective, &stack.instance, &stack.data_source.uid)
 }
 
-/// Replaces the content of a rule that is still as observed, or that this run has just created. A new rule that a user
-/// has edited already is kept.
-fn replace(present: &mut Rule, stack: &Stack, new: &AlertRules, one: &NewRule) -> Result<()> {
-    if one.replaces == ActualRule::Missing && present.is_edited() {
-        return Ok(());
+/// Replaces the content of a rule that is still as observed, or that this run has just created.
+fn replace(present: &mut Rule, doing: &str, stack: &Stack, new: &NewRule) -> Result<()> {
+    let state = present.state();
+    let is_expected = match &new.replaces {
+        ActualRule::Missing => state.is_unfinished(),
+        observed => state == *observed,
+    };
+    if !is_expected {
+        return Err(changed(doing));
     }
-    if one.replaces != ActualRule::Missing && one.replaces != present.state() {
-        return Err(raced());
-    }
-    present.replace_content(content(stack, new, one));
-    present.add_mark(new.settings.fields(one.rule, one.objective), &stack.data_source);
+    present.replace_content(content(stack, new));
+    present.add_mark(new.settings.fields(new.rule, new.objective), &stack.data_source);
     Ok(())
-}
-
-/// Whether the group still needs its interval: the rule is new, or an earlier run ended while creating it.
-fn is_unfinished(one: &NewRule) -> bool {
-    match &one.replaces {
-        ActualRule::Present { edited, fields, .. } => !edited && fields.is_empty(),
-        ActualRule::Missing | ActualRule::Clash(_) => true,
-    }
-}
-
-fn raced() -> Error {
-    Error::Raced { doing: SAVE_GROUP.into(), why: "another process has changed an alert rule".into() }
 }
 
 #[cfg(test)]
@@ -168,18 +171,28 @@ mod tests {
         let (latency_after, silence_after) = (Duration::from_secs(30), Duration::from_secs(60));
         let settings = AlertSettings { latency_after, silence_after, content_hash: String::new() };
         let (stack, rule, objective) = (samples::stack(), AlertRule::Latency, 7_000);
-        let one = |replaces| NewRule { rule, objective, replaces };
-        let new = AlertRules { settings, rules: vec![] };
-        let mut present = content(&stack, &new, &one(ActualRule::Missing));
+        let new = |replaces| NewRule { rule, settings: settings.clone(), objective, replaces };
+        let replaced = |present: &mut Rule, replaces| replace(present, "save it", &stack, &new(replaces));
+        let mut present = content(&stack, &new(ActualRule::Missing));
         present.add_mark(BTreeMap::new(), &stack.data_source);
-        let observed = one(present.state());
+        let (observed, created) = (present.state(), present.clone());
         present.rest.insert("for".into(), json!("1h"));
         let edited = json!(present);
-        assert!(matches!(replace(&mut present, &stack, &new, &observed), Err(Error::Raced { .. })));
-        assert_eq!(json!(present), edited);
-        assert!(replace(&mut present, &stack, &new, &one(ActualRule::Missing)).is_ok());
-        assert_eq!(json!(present), edited, "a user has edited the new rule");
-        let observed = one(present.state());
-        assert!(replace(&mut present, &stack, &new, &observed).is_ok() && !present.is_edited());
+        for replaces in [observed, ActualRule::Missing] {
+            assert!(matches!(replaced(&mut present, replaces), Err(Error::Raced { .. })));
+            assert_eq!(json!(present), edited);
+        }
+        let observed = present.state();
+        assert!(replaced(&mut present, observed).is_ok() && !present.is_edited());
+        for replaces in [created.state(), ActualRule::Missing] {
+            let mut present = created.clone();
+            assert!(replaced(&mut present, replaces).is_ok() && !present.state().is_unfinished());
+        }
+        // Another run has finished it.
+        assert!(matches!(replaced(&mut present, ActualRule::Missing), Err(Error::Raced { .. })));
+        // A user has moved it.
+        let mut moved = created.clone();
+        moved.group = "theirs".into();
+        assert!(matches!(replaced(&mut moved, created.state()), Err(Error::Raced { .. })));
     }
 }

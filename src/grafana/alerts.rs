@@ -4,18 +4,18 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::try_join;
+use futures_util::future::try_join3;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::json::{Elements, Texts, lenient, read};
-use super::store::GrafanaFolder;
+use super::store::{GrafanaFolder, is_own};
 use super::versions::Capability;
-use super::{Grafana, dashboard, path, unreadable};
+use super::{Grafana, dashboard, or_unreadable, path};
 use crate::digest::fingerprint;
 use crate::error::Result;
 use crate::model::alerts::{AlertRule, AlertSettings, Alerts};
-use crate::model::observed::{ActualAlerts, ActualRule, AlertRulesState, OtherObject};
+use crate::model::observed::{ActualAlerts, ActualRule, AlertFolder, AlertRulesState, OtherObject};
 use crate::model::stack::{DesiredDataSource, MadeFor, Stack};
 
 /// The title of the folder, followed by the instance's name.
@@ -53,6 +53,8 @@ lenient! {
         title: String,
         #[serde(rename = "folderUID", skip_serializing_if = "String::is_empty")]
         pub(super) folder_uid: String,
+        #[serde(rename = "ruleGroup", skip_serializing_if = "String::is_empty")]
+        pub(super) group: String,
         #[serde(skip_serializing_if = "String::is_empty")]
         provenance: String,
         #[serde(skip_serializing_if = "Map::is_empty")]
@@ -106,9 +108,10 @@ pub(super) fn in_folder<'a>(all: &'a [Rule], folder: &'a GrafanaFolder) -> impl 
 
 impl Rule {
     pub(super) fn state(&self) -> ActualRule {
-        let RuleMark { content, fields, made_for } = self.mark();
+        let RuleMark { content, fields: Texts(fields), made_for } = self.mark();
         let (edited, provisioned) = (content != self.content_fingerprint(), self.is_provisioned());
-        ActualRule::Present { edited, provisioned, fields: fields.0, made_for }
+        let (folder_uid, group) = (self.folder_uid.clone(), self.group.clone());
+        ActualRule::Present { edited, provisioned, fields, made_for, folder_uid, group }
     }
 
     /// Whether a file provides it. Rules created through the API can be changed.
@@ -190,17 +193,46 @@ impl Grafana {
         if stack.alerts == Alerts::NotManaged || !self.has(Capability::AlertRules) {
             return Ok(self.unread_alerts(stack));
         }
-        let rules = try_join(self.alert_rule(stack, AlertRule::Latency), self.alert_rule(stack, AlertRule::Silence));
-        let seen = match rules.await {
-            Ok((Some(latency), Some(silence))) => Ok(Some([latency.state(), silence.state()])),
-            Ok((latency, silence)) => self.seen_and_missing(stack, [latency, silence]).await,
-            Err(error) => Err(error),
-        };
-        match seen {
-            Ok(Some([latency, silence])) => Ok(AlertRulesState::Seen(ActualAlerts { latency, silence })),
-            Ok(None) => Ok(AlertRulesState::Unavailable("alerting is switched off in this Grafana".into())),
-            Err(error) => unreadable(error).map(AlertRulesState::Unreadable),
+        or_unreadable(self.read_alerts(stack).await, AlertRulesState::Unreadable)
+    }
+
+    /// Reads the rules and their folder, and what the plan needs to know about other objects in it: those in the place
+    /// of missing rules or, if the rules are off, whether there are any.
+    async fn read_alerts(&self, stack: &Stack) -> Result<AlertRulesState> {
+        let title = folder_title(&stack.instance);
+        let rule = |rule| self.alert_rule(stack, rule);
+        let (latency, silence, folder) =
+            try_join3(rule(AlertRule::Latency), rule(AlertRule::Silence), self.folder(&title)).await?;
+        let is_off = stack.alerts == Alerts::Off;
+        let may_clash = !is_off && (latency.is_none() || silence.is_none());
+        let own = folder.as_ref().filter(|folder| is_off && is_own(folder, &stack.instance, &title));
+        let mut all = Vec::new();
+        if may_clash || own.is_some() {
+            let Some(Elements(found)) = self.get("list the alert rules", ALL_RULES).await? else {
+                return Ok(AlertRulesState::Unavailable("alerting is switched off in this Grafana".into()));
+            };
+            all = found;
         }
+        let is_title_taken = may_clash && folder.is_none() && self.is_title_taken(&title).await?;
+        let state = |rule: AlertRule, found: Option<Rule>| match (found, &folder) {
+            (Some(found), _) => found.state(),
+            (None, None) if is_title_taken => ActualRule::Clash(format!("a dashboard called {title:?}").into()),
+            (None, None) => ActualRule::Missing,
+            (None, Some(folder)) => in_place_of(stack, rule, in_folder(&all, folder)),
+        };
+        let holds_only_rules = match own {
+            Some(folder) => {
+                let uids = AlertRule::ALL.map(|rule| uid(&stack.instance, rule));
+                let is_other = |rule: &Rule| !uids.contains(&rule.uid) || rule.is_edited();
+                !in_folder(&all, folder).any(is_other) && self.is_empty_folder(folder).await?
+            }
+            None => false,
+        };
+        Ok(AlertRulesState::Seen(Box::new(ActualAlerts {
+            latency: state(AlertRule::Latency, latency),
+            silence: state(AlertRule::Silence, silence),
+            folder: folder.as_ref().map(|folder| AlertFolder { uid: folder.uid.clone(), holds_only_rules }),
+        })))
     }
 
     /// The state of the instance's rules as far as it is known without a request.
@@ -213,41 +245,18 @@ impl Grafana {
         AlertRulesState::Unavailable(why)
     }
 
-    /// The existing rules, and the objects in the place of missing ones; `None` if Grafana has no alerting.
-    async fn seen_and_missing(&self, stack: &Stack, found: [Option<Rule>; 2]) -> Result<Option<[ActualRule; 2]>> {
-        let Some(Elements(all)) = self.get("list the alert rules", ALL_RULES).await? else { return Ok(None) };
-        let mut seen = Vec::new();
-        for (rule, found) in AlertRule::ALL.into_iter().zip(found) {
-            seen.push(match found {
-                Some(found) => found.state(),
-                None if stack.alerts == Alerts::Off => ActualRule::Missing,
-                None => self.in_place_of(stack, rule, &all).await?,
-            });
-        }
-        Ok(seen.try_into().ok())
-    }
-
     pub(super) async fn alert_rule(&self, stack: &Stack, rule: AlertRule) -> Result<Option<Rule>> {
         self.get("read an alert rule", &rule_path(&uid(&stack.instance, rule))).await
     }
+}
 
-    /// The object that has the title of a missing rule or of its folder.
-    async fn in_place_of(&self, stack: &Stack, rule: AlertRule, all: &[Rule]) -> Result<ActualRule> {
-        let title = folder_title(&stack.instance);
-        let Some(folder) = self.folder(&title).await? else {
-            return Ok(if self.is_title_taken(&title).await? {
-                ActualRule::Clash(format!("a dashboard called {title:?}").into())
-            } else {
-                ActualRule::Missing
-            });
-        };
-        let wanted = titled(rule.title(), &stack.instance);
-        let namesake = in_folder(all, &folder).find(|rule| rule.title == wanted);
-        Ok(namesake.map_or(ActualRule::Missing, |rule| {
-            let what = format!("an alert rule called {wanted:?} in the folder {title:?}");
-            ActualRule::Clash(OtherObject { what, provisioned: rule.is_provisioned() })
-        }))
-    }
+/// The rule of the folder that has the title of a missing one.
+fn in_place_of<'a>(stack: &Stack, rule: AlertRule, mut present: impl Iterator<Item = &'a Rule>) -> ActualRule {
+    let wanted = titled(rule.title(), &stack.instance);
+    present.find(|rule| rule.title == wanted).map_or(ActualRule::Missing, |rule| {
+        let what = format!("an alert rule called {wanted:?} in the folder {:?}", folder_title(&stack.instance));
+        ActualRule::Clash(OtherObject { what, provisioned: rule.is_provisioned() })
+    })
 }
 
 #[cfg(test)]
@@ -279,8 +288,11 @@ mod tests {
             let mut sent = json!(sent);
             (sent["id"], sent["updated"], sent["record"]) = (json!(3), json!("now"), Value::Null);
             sent.as_object_mut().unwrap().remove("isPaused");
-            let made_for = Some(samples::data_source().made_for());
-            assert_eq!(state(&sent), ActualRule::Present { edited: false, provisioned: false, fields, made_for });
+            (sent["folderUID"], sent["ruleGroup"]) = (json!("f"), json!("g"));
+            let (made_for, folder_uid, group) = (Some(samples::data_source().made_for()), "f".into(), "g".into());
+            let expected =
+                ActualRule::Present { edited: false, provisioned: false, fields, made_for, folder_uid, group };
+            assert_eq!(state(&sent), expected);
             sent["keep_firing_for"] = json!("0s");
             sent["data"][1]["model"]["conditions"][0]["evaluator"]["params"] = match rule {
                 AlertRule::Latency => json!([20]),

@@ -56,7 +56,6 @@ impl SearchHit {
 /// The number of folders in one answer, and of such answers.
 const FOLDERS: usize = 1000;
 const FOLDER_PAGES: usize = 100;
-const CREATE_FOLDER: &str = "create the folder";
 
 /// A dashboard to save.
 #[derive(Serialize)]
@@ -304,35 +303,23 @@ impl Grafana {
     /// # Errors
     /// [`Error::Raced`] if another process has created it, otherwise an error from the server.
     pub(crate) async fn create_folder(&self, instance: &str, title: &str) -> Result<()> {
-        match self.folder(title).await? {
-            Some(_) => Err(raced_folder()),
-            None => self.new_folder(instance, title).await.map(drop),
+        let doing = "create the folder";
+        let raced = || Error::Raced { doing: doing.into(), why: "another process has created it".into() };
+        if self.folder(title).await?.is_some() {
+            return Err(raced());
         }
-    }
-
-    /// The folder with this title, which is created if there is none.
-    pub(super) async fn folder_or_new(&self, instance: &str, title: &str) -> Result<GrafanaFolder> {
-        match self.folder(title).await? {
-            Some(folder) => Ok(folder),
-            None => self.new_folder(instance, title).await,
-        }
-    }
-
-    /// Creates a folder with a uid of its own: the instance's name is the dashboard's uid.
-    async fn new_folder(&self, instance: &str, title: &str) -> Result<GrafanaFolder> {
-        let doing = CREATE_FOLDER;
+        // A uid of its own, because the instance's name is the dashboard's.
         let body = Body::json(&json!({"title": title, "uid": folder_uid(instance, title)}));
         let mut answer = self.send(doing, "POST", "/api/folders", body).await?;
         if matches!(answer.status, 409 | 412) {
             if self.folder(title).await?.is_some() {
-                return Err(raced_folder());
+                return Err(raced());
             }
             // A user renamed the earlier one.
             answer = self.send(doing, "POST", "/api/folders", Body::json(&json!({"title": title}))).await?;
         }
         self.expect_success(doing, &answer)?;
-        let folder: GrafanaFolder = answer.json();
-        if folder.uid.is_empty() { Err(self.odd(doing)) } else { Ok(folder) }
+        if answer.json::<GrafanaFolder>().uid.is_empty() { Err(self.odd(doing)) } else { Ok(()) }
     }
 
     /// Deletes a dashboard that is still as observed. Grafana compares no version, so it is read again.
@@ -361,8 +348,10 @@ impl Grafana {
     /// An error from the server.
     pub(crate) async fn delete_folder(&self, instance: &str, title: &str) -> Result<()> {
         match self.own_folder(instance, title).await? {
-            Some(folder) => self.delete_if_empty(&folder).await,
-            None => Ok(()),
+            Some(folder) if self.is_empty_folder(&folder).await? => {
+                self.delete("delete the folder", &path(&["api", "folders", &folder.uid])).await
+            }
+            _ => Ok(()),
         }
     }
 
@@ -371,17 +360,9 @@ impl Grafana {
         Ok(self.folder(title).await?.filter(|folder| is_own(folder, instance, title)))
     }
 
-    /// Deletes a folder if it is empty.
-    pub(super) async fn delete_if_empty(&self, folder: &GrafanaFolder) -> Result<()> {
-        if !self.is_empty_folder(folder).await? {
-            return Ok(());
-        }
-        self.delete("delete the folder", &path(&["api", "folders", &folder.uid])).await
-    }
-
     /// Whether the folder contains neither dashboards nor library panels; if that cannot be read,
     /// it counts as not empty. Grafana itself keeps folders with alert rules.
-    async fn is_empty_folder(&self, folder: &GrafanaFolder) -> Result<bool> {
+    pub(super) async fn is_empty_folder(&self, folder: &GrafanaFolder) -> Result<bool> {
         let uid = escaped(&folder.uid);
         let (of_dashboards, of_panels) = match folder.id {
             _ if self.has(Capability::FolderContentByUid) => {
@@ -420,17 +401,13 @@ impl Grafana {
     }
 }
 
-fn raced_folder() -> Error {
-    Error::Raced { doing: CREATE_FOLDER.into(), why: "another process has created it".into() }
-}
-
 /// The uid of a folder created for an instance's dashboard.
 fn folder_uid(instance: &str, title: &str) -> String {
     format!("folder-{}", fingerprint(format!("{instance} {title}").as_bytes()))
 }
 
 /// Whether the folder with that title was created for the instance.
-fn is_own(folder: &GrafanaFolder, instance: &str, title: &str) -> bool {
+pub(super) fn is_own(folder: &GrafanaFolder, instance: &str, title: &str) -> bool {
     folder.uid == folder_uid(instance, title)
 }
 

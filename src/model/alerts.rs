@@ -50,20 +50,14 @@ pub enum AlertRule {
     Silence,
 }
 
-/// Alert rules to save.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct AlertRules {
-    pub settings: AlertSettings,
-    pub rules: Vec<NewRule>,
-}
-
 /// An alert rule to save.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NewRule {
     pub rule: AlertRule,
+    pub settings: AlertSettings,
     /// The latency objective in microseconds.
     pub objective: u64,
-    /// The rule that it replaces, as observed; a missing one is created.
+    /// The rule that it replaces, as observed; a missing one is created by the same plan.
     pub replaces: ActualRule,
 }
 

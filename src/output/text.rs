@@ -144,7 +144,7 @@ fn notes(status: &Status) -> Vec<String> {
             status.invocation.command("up --grafana-password-file FILE")
         ));
     }
-    if executed.iter().any(|done| matches!(done.step, Step::SaveAlertRules(_))) {
+    if executed.iter().any(|done| matches!(done.step, Step::SaveAlertRules { .. } | Step::SaveMovedAlertRule(_))) {
         notes.push(format!(
             "Grafana's notification policies choose who receives alerts: add a contact point at {}/alerting/notifications",
             status.servers.grafana.url
@@ -180,7 +180,7 @@ fn removed_object(step: &Step) -> Option<String> {
     match step {
         Step::DeleteDashboard { title, .. } => Some(format!("the dashboard {}", printable_line(&format!("{title:?}")))),
         Step::DeleteDataSource { .. } => Some("the data source".into()),
-        Step::DeleteAlertRules(_) => Some("the alert rules".into()),
+        Step::DeleteAlertRule { .. } | Step::DeleteAlertFolder => Some("the alert rules".into()),
         _ => None,
     }
 }
@@ -193,7 +193,9 @@ fn down(status: &Status, options: RenderOptions) -> String {
         _ => None,
     });
     let removed = executed.iter().filter_map(|done| removed_object(&done.step));
-    let removed: Vec<String> = removed.chain(folder.clone().filter(|_| status.has_folder == Some(false))).collect();
+    let mut removed: Vec<String> = removed.chain(folder.clone().filter(|_| status.has_folder == Some(false))).collect();
+    // Both alert rules count as one.
+    removed.dedup();
     let is_elsewhere = status.servers.iter().all(|server| server.mode == Mode::External);
     layout.line(&if !removed.is_empty() {
         format!("removed {} from the Grafana at {}", listed(&removed), status.servers.grafana.url)

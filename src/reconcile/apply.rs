@@ -209,8 +209,16 @@ impl Session {
             Step::DeleteDashboard { id, observed, .. } => grafana().await?.delete_dashboard(stack, id, &observed).await,
             Step::DeleteFolder { title } => grafana().await?.delete_folder(instance, &title).await,
             Step::DeleteDataSource { fields } => grafana().await?.delete_data_source(&stack.data_source, &fields).await,
-            Step::SaveAlertRules(new) => grafana().await?.save_alert_rules(stack, &new).await,
-            Step::DeleteAlertRules(rules) => grafana().await?.delete_alert_rules(stack, &rules).await,
+            Step::CreateAlertFolder => grafana().await?.create_alert_folder(stack).await,
+            Step::CreateAlertRule(new) => grafana().await?.create_alert_rule(stack, &new).await,
+            Step::SaveAlertRules { rules, sets_interval } => {
+                grafana().await?.save_alert_rules(stack, &rules, sets_interval).await
+            }
+            Step::SaveMovedAlertRule(new) => grafana().await?.save_moved_alert_rule(stack, &new).await,
+            Step::DeleteAlertRule { rule, observed } => {
+                grafana().await?.delete_alert_rule(stack, rule, &observed).await
+            }
+            Step::DeleteAlertFolder => grafana().await?.delete_alert_folder(stack).await,
             Step::SetHome { uid } => grafana().await?.set_home(&uid).await,
             Step::VerifyQuery { saves_left, since } => {
                 let deadline = since.map_or(deadline, |since| since + stack.timeout);

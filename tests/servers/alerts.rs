@@ -117,6 +117,71 @@ fn edited_rules_are_kept_and_deleted_rules_are_restored() {
 }
 
 #[test]
+fn a_rule_that_a_user_moved_is_updated_where_it_is() {
+    for version in ALERTING {
+        let it = Servers::start(version);
+        it.run(&["up", "--alerts"]).expect(0);
+        let theirs = json!({"title": "Theirs", "uid": "theirs"});
+        assert_eq!(it.ask("POST", "/api/folders", Some(&theirs)).0, 200, "{version:?}");
+        let mut moved = titled(&it, "p99 above the objective");
+        (moved["folderUID"], moved["ruleGroup"]) = (json!("theirs"), json!("group"));
+        let place = format!("{RULES}/{}", moved["uid"].as_str().unwrap());
+        assert_eq!(it.ask("PUT", &place, Some(&moved)).0, 200, "{version:?}");
+        assert!(it.run(&["up", "--alerts"]).expect(0).out.contains("nothing to do"), "{version:?}");
+        it.run(&["up", "--alerts", "--alert-latency-after", "2m", "--alert-silence-after", "3m"]).expect(0);
+        let updated = titled(&it, "p99 above the objective");
+        assert_eq!([&updated["for"], &updated["folderUID"], &updated["ruleGroup"]], ["2m", "theirs", "group"]);
+        let other = titled(&it, "a model has gone silent");
+        assert_eq!(other["annotations"]["summary"], "A model has not reported for 180 s", "{version:?}");
+        assert_eq!(other["ruleGroup"], "clipper-metrics", "{version:?}");
+        it.run(&["up", "--alerts=false"]).expect(0);
+        assert!(rules(&it).is_empty() && folder(&it).is_none(), "{version:?}");
+        assert_eq!(it.ask("GET", "/api/folders/theirs", None).0, 200, "{version:?}");
+    }
+}
+
+#[test]
+fn a_folder_left_by_an_interrupted_run_goes_unless_it_holds_something() {
+    for version in ALERTING {
+        let it = Servers::start(version);
+        it.run(&["up", "--alerts"]).expect(0);
+        for rule in rules(&it) {
+            it.ask("DELETE", &format!("{RULES}/{}", rule["uid"].as_str().unwrap()), None);
+        }
+        let uid = folder(&it).unwrap()["uid"].clone();
+        let theirs = json!({"folderUid": uid, "dashboard": {"uid": "theirs", "title": "Theirs", "panels": []}});
+        assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&theirs)).0, 200, "{version:?}");
+        assert!(it.run(&["up", "--alerts=false"]).expect(0).out.contains("nothing to do"), "{version:?}");
+        assert!(folder(&it).is_some(), "{version:?}");
+        assert_eq!(it.ask("DELETE", "/api/dashboards/uid/theirs", None).0, 200, "{version:?}");
+        it.run(&["status", "--alerts=false"]).expect(3);
+        it.run(&["up", "--alerts=false"]).expect(0);
+        assert!(folder(&it).is_none(), "{version:?}");
+    }
+}
+
+#[test]
+fn rules_get_another_folder_after_a_user_renamed_the_first() {
+    for version in ALERTING {
+        let it = Servers::start(version);
+        it.run(&["up", "--alerts"]).expect(0);
+        let uid = folder(&it).unwrap()["uid"].clone();
+        it.run(&["up", "--alerts=false"]).expect(0);
+        let renamed = json!({"title": "Renamed", "uid": uid});
+        assert_eq!(it.ask("POST", "/api/folders", Some(&renamed)).0, 200, "{version:?}");
+        it.run(&["up", "--alerts"]).expect(0);
+        let other = folder(&it).unwrap()["uid"].clone();
+        assert_ne!(other, uid, "{version:?}");
+        assert!(rules(&it).iter().all(|rule| rule["folderUID"] == other), "{version:?}");
+        assert!(it.run(&["up", "--alerts"]).expect(0).out.contains("nothing to do"), "{version:?}");
+        // Nothing shows that clipper-metrics created it.
+        it.run(&["up", "--alerts=false"]).expect(0);
+        assert!(rules(&it).is_empty() && folder(&it).is_some(), "{version:?}");
+        assert!(it.run(&["up", "--alerts=false"]).expect(0).out.contains("nothing to do"), "{version:?}");
+    }
+}
+
+#[test]
 fn rules_of_other_owners_are_kept_and_reported() {
     for version in ALERTING {
         let it = Servers::start(version);

@@ -238,7 +238,7 @@ pub enum AlertRulesState {
     /// They could not be read.
     Unreadable(Unreadable),
     /// They were read.
-    Seen(ActualAlerts),
+    Seen(Box<ActualAlerts>),
 }
 
 /// Both rules as read.
@@ -246,6 +246,16 @@ pub enum AlertRulesState {
 pub struct ActualAlerts {
     pub latency: ActualRule,
     pub silence: ActualRule,
+    /// The folder with the title of the rules' folder.
+    pub folder: Option<AlertFolder>,
+}
+
+/// The folder of the alert rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertFolder {
+    pub uid: String,
+    /// Whether it was created for the instance and holds nothing but its unedited rules. Read only if the rules are off.
+    pub holds_only_rules: bool,
 }
 
 impl ActualAlerts {
@@ -276,7 +286,21 @@ pub enum ActualRule {
         fields: BTreeMap<String, String>,
         /// The target it was created for; unknown if an older version of this program created it.
         made_for: Option<MadeFor>,
+        /// Its folder, and its evaluation group there.
+        folder_uid: String,
+        group: String,
     },
+}
+
+impl ActualRule {
+    /// Whether its creation, and the one of its group, is not complete.
+    #[must_use]
+    pub(crate) fn is_unfinished(&self) -> bool {
+        match self {
+            Self::Present { edited, fields, .. } => !edited && fields.is_empty(),
+            Self::Missing | Self::Clash(_) => true,
+        }
+    }
 }
 
 /// The reason why Grafana cannot query InfluxDB.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::made_for::{conflict, elsewhere, made_for_difference, moves};
 use super::obstacles::{other_name, provided, provisioned, taken};
 use super::{BlockReason, Blocker, Finding, Item, Kept, Resource, Step, UpOptions};
-use crate::model::alerts::{AlertRule, AlertRules, AlertSettings, Alerts, NewRule};
+use crate::model::alerts::{AlertRule, AlertSettings, Alerts, NewRule};
 use crate::model::container_config::Difference;
 use crate::model::observed::{ActualAlerts, ActualRule, AlertRulesState, DashboardState, GrafanaState, Unreadable};
 use crate::model::stack::{DesiredDashboard, MadeFor, Stack};
@@ -22,7 +22,8 @@ pub(super) fn alerts(stack: &Stack, known: Option<&GrafanaState>, options: UpOpt
         }
         (Alerts::Off, Some(AlertRulesState::Unreadable(why))) => return Some(unreadable(why)),
         (Alerts::Off, None) => {
-            return Some(Item::with_step(Resource::Alerts, Finding::Unknown, Step::DeleteAlertRules(vec![])));
+            let steps = AlertRule::ALL.map(|rule| deletion(rule, &ActualRule::Missing)).into();
+            return Some(Item::new(Resource::Alerts, Finding::Unknown, steps));
         }
         (Alerts::On(settings), _) => settings,
     };
@@ -34,7 +35,7 @@ pub(super) fn alerts(stack: &Stack, known: Option<&GrafanaState>, options: UpOpt
     let objective = stack.dashboard.objective.or(shown);
     let is_objective_unknown = objective.is_none() && matches!(dashboard, Some(DashboardState::Unreadable(_)));
     let objective = objective.unwrap_or(DesiredDashboard::DEFAULT_OBJECTIVE);
-    let missing = |rule| NewRule { rule, objective, replaces: ActualRule::Missing };
+    let missing = |rule| NewRule { rule, settings: settings.clone(), objective, replaces: ActualRule::Missing };
     let (finding, rules) = match seen {
         None | Some(AlertRulesState::NotRead) => (Finding::Unknown, AlertRule::ALL.map(missing).into()),
         Some(AlertRulesState::Unreadable(why)) if why.status == 403 => {
@@ -54,11 +55,40 @@ pub(super) fn alerts(stack: &Stack, known: Option<&GrafanaState>, options: UpOpt
         Some(AlertRulesState::Seen(seen)) => compare(stack, seen, settings, objective, options)
             .unwrap_or_else(|blocker| (Finding::Blocked(blocker), vec![])),
     };
-    if is_objective_unknown {
-        return Some(Item::new(Resource::Alerts, finding, vec![]));
+    let steps = if is_objective_unknown { vec![] } else { saves(stack, seen, rules) };
+    Some(Item::new(Resource::Alerts, finding, steps))
+}
+
+/// The steps that create and save rules: those in the instance's group together with the group, moved ones alone.
+/// Grafana sets the interval only of a whole group, and an unfinished rule lacks it.
+fn saves(stack: &Stack, seen: Option<&AlertRulesState>, rules: Vec<NewRule>) -> Vec<Step> {
+    let folder = match seen {
+        Some(AlertRulesState::Seen(seen)) => seen.folder.as_ref(),
+        _ => None,
+    };
+    let is_in_group = |new: &NewRule| match &new.replaces {
+        ActualRule::Present { folder_uid, group, .. } => {
+            *group == stack.instance && folder.is_some_and(|folder| folder.uid == *folder_uid)
+        }
+        ActualRule::Missing | ActualRule::Clash(_) => true,
+    };
+    let created: Vec<_> = rules.iter().filter(|new| new.replaces == ActualRule::Missing).cloned().collect();
+    let (grouped, moved): (Vec<_>, Vec<_>) = rules.into_iter().partition(is_in_group);
+    let mut steps = Vec::new();
+    if !created.is_empty() && folder.is_none() {
+        steps.push(Step::CreateAlertFolder);
     }
-    let save = Step::SaveAlertRules(Box::new(AlertRules { settings: settings.clone(), rules }));
-    Some(Item::with_step(Resource::Alerts, finding, save))
+    steps.extend(created.into_iter().map(|new| Step::CreateAlertRule(Box::new(new))));
+    if !grouped.is_empty() {
+        let sets_interval = grouped.iter().any(|new| new.replaces.is_unfinished());
+        steps.push(Step::SaveAlertRules { rules: grouped, sets_interval });
+    }
+    steps.extend(moved.into_iter().map(|new| Step::SaveMovedAlertRule(Box::new(new))));
+    steps
+}
+
+fn deletion(rule: AlertRule, observed: &ActualRule) -> Step {
+    Step::DeleteAlertRule { rule, observed: Box::new(observed.clone()) }
 }
 
 /// Rules to remove that Grafana does not return. An account that may not read them cannot remove them either.
@@ -112,7 +142,7 @@ fn compare(
             }
         };
         differences.extend(found);
-        rules.push(NewRule { rule, objective, replaces: replaces.clone() });
+        rules.push(NewRule { rule, settings: settings.clone(), objective, replaces: replaces.clone() });
     }
     let missing = rules.iter().filter(|new| new.replaces == ActualRule::Missing).count();
     let finding = match (missing, differences.is_empty()) {
@@ -170,7 +200,7 @@ fn from_file(stack: &Stack, rule: AlertRule) -> Blocker {
     provisioned(why, &other_name(stack))
 }
 
-/// Plans the removal of rules that are turned off. Edited rules are kept, and rules from a file or
+/// Plans the removal of rules that are turned off, and of their folder. Edited rules are kept, and rules from a file or
 /// for another database are reported.
 pub(super) fn unwanted(
     stack: &Stack,
@@ -178,7 +208,7 @@ pub(super) fn unwanted(
     moves: bool,
     conflict: impl Fn(&str, &MadeFor) -> Finding,
 ) -> Option<Item> {
-    let (mut removed, mut is_edited, mut from_file) = (Vec::new(), false, None);
+    let (mut steps, mut is_edited, mut from_file) = (Vec::new(), false, None);
     for rule in AlertRule::ALL {
         let actual = seen.rule(rule);
         let ActualRule::Present { edited, provisioned, made_for, .. } = actual else { continue };
@@ -189,11 +219,13 @@ pub(super) fn unwanted(
             Some(other) if !moves => {
                 return Some(Item::new(Resource::Alerts, conflict(&rule_name(rule), other), vec![]));
             }
-            _ => removed.push((rule, actual.clone())),
+            _ => steps.push(deletion(rule, actual)),
         }
     }
-    if !removed.is_empty() {
-        let steps = vec![Step::DeleteAlertRules(removed)];
+    if from_file.is_none() && seen.folder.as_ref().is_some_and(|folder| folder.holds_only_rules) {
+        steps.push(Step::DeleteAlertFolder);
+    }
+    if !steps.is_empty() {
         return Some(Item::new(Resource::Alerts, Finding::Requested("to be removed"), steps));
     }
     let from_file = from_file.map(|rule| {
@@ -208,18 +240,52 @@ pub(super) fn unwanted(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::observed::AlertFolder;
     use crate::samples::{self, alert_settings};
 
+    /// A rule of this version in the instance's group.
     fn actual(rule: AlertRule, content_hash: &str) -> ActualRule {
         let fields = alert_settings(content_hash).fields(rule, 7_000);
-        ActualRule::Present { edited: false, provisioned: false, fields, made_for: None }
+        let (folder_uid, group) = ("f".into(), samples::stack().instance);
+        ActualRule::Present { edited: false, provisioned: false, fields, made_for: None, folder_uid, group }
+    }
+
+    fn moved_to(folder: &str, in_group: &str, mut rule: ActualRule) -> ActualRule {
+        let ActualRule::Present { folder_uid, group, .. } = &mut rule else { panic!("{rule:?}") };
+        (*folder_uid, *group) = (folder.into(), in_group.into());
+        rule
+    }
+
+    fn edited(mut rule: ActualRule) -> ActualRule {
+        let ActualRule::Present { edited, .. } = &mut rule else { panic!("{rule:?}") };
+        *edited = true;
+        rule
+    }
+
+    /// The plan for these rules, which are turned on or off.
+    fn item(is_on: bool, rules: [ActualRule; 2], folder: Option<bool>) -> Option<Item> {
+        let alerts = if is_on { Alerts::On(alert_settings("new")) } else { Alerts::Off };
+        let ([latency, silence], stack) = (rules, Stack { alerts, ..samples::stack() });
+        let folder = folder.map(|holds_only_rules| AlertFolder { uid: "f".into(), holds_only_rules });
+        let alerts = AlertRulesState::Seen(Box::new(ActualAlerts { latency, silence, folder }));
+        let grafana = GrafanaState { alerts, ..samples::grafana_state() };
+        super::alerts(&stack, Some(&grafana), UpOptions::default())
+    }
+
+    fn steps(item: Option<Item>) -> Vec<Step> {
+        item.into_iter().flat_map(|item| item.steps).map(|(_, step)| step).collect()
+    }
+
+    fn new(rule: AlertRule, objective: u64, replaces: ActualRule) -> NewRule {
+        NewRule { rule, settings: alert_settings("new"), objective, replaces }
     }
 
     /// The plan for rules of these versions.
     fn plan(latency: &str, silence: &str, dashboard: DashboardState) -> Item {
         let stack = Stack { alerts: Alerts::On(alert_settings("new")), ..samples::stack() };
         let (latency, silence) = (actual(AlertRule::Latency, latency), actual(AlertRule::Silence, silence));
-        let alerts = AlertRulesState::Seen(ActualAlerts { latency, silence });
+        let folder = Some(AlertFolder { uid: "f".into(), holds_only_rules: false });
+        let alerts = AlertRulesState::Seen(Box::new(ActualAlerts { latency, silence, folder }));
         let grafana = GrafanaState { dashboard, alerts, ..samples::grafana_state() };
         super::alerts(&stack, Some(&grafana), UpOptions::default()).unwrap()
     }
@@ -240,10 +306,9 @@ mod tests {
 
     #[test]
     fn only_a_rule_that_differs_is_saved_and_keeps_its_own_objective() {
-        let item = plan("old", "new", DashboardState::Missing);
-        let [(_, Step::SaveAlertRules(save))] = item.steps.as_slice() else { panic!("{item:?}") };
-        let (rule, replaces) = (AlertRule::Latency, actual(AlertRule::Latency, "old"));
-        assert_eq!(save.rules, [NewRule { rule, objective: 7_000, replaces }]);
+        let rules = vec![new(AlertRule::Latency, 7_000, actual(AlertRule::Latency, "old"))];
+        let save = Step::SaveAlertRules { rules, sets_interval: false };
+        assert_eq!(steps(Some(plan("old", "new", DashboardState::Missing))), [save]);
         assert_eq!(plan("new", "new", DashboardState::Missing).finding, Finding::InSync);
     }
 
@@ -251,5 +316,69 @@ mod tests {
     fn no_rule_is_saved_while_the_dashboard_with_the_objective_is_unreadable() {
         let item = plan("old", "new", DashboardState::Unreadable(samples::unreadable()));
         assert!(matches!(item.finding, Finding::Differs(_)) && item.steps.is_empty(), "{item:?}");
+    }
+    #[test]
+    fn a_missing_rule_is_created_before_its_group_is_saved_with_an_interval() {
+        let created = |rule| new(rule, DesiredDashboard::DEFAULT_OBJECTIVE, ActualRule::Missing);
+        let create = |rule| Step::CreateAlertRule(Box::new(created(rule)));
+        let (latency, silence) = (AlertRule::Latency, AlertRule::Silence);
+        let both = || [ActualRule::Missing, ActualRule::Missing];
+        let rules = AlertRule::ALL.map(created).into();
+        let all = [create(latency), create(silence), Step::SaveAlertRules { rules, sets_interval: true }];
+        assert_eq!(steps(item(true, both(), Some(false))), all);
+        let with_folder: Vec<Step> = [Step::CreateAlertFolder].into_iter().chain(all).collect();
+        assert_eq!(steps(item(true, both(), None)), with_folder);
+        // The other one was created by a run that ended then.
+        let unfinished = {
+            let mut rule = actual(latency, "");
+            if let ActualRule::Present { fields, .. } = &mut rule {
+                fields.clear();
+            }
+            rule
+        };
+        let rules = vec![new(latency, DesiredDashboard::DEFAULT_OBJECTIVE, unfinished.clone()), created(silence)];
+        let expected = [create(silence), Step::SaveAlertRules { rules, sets_interval: true }];
+        assert_eq!(steps(item(true, [unfinished, ActualRule::Missing], Some(false))), expected);
+    }
+
+    #[test]
+    fn a_rule_that_a_user_moved_is_saved_alone() {
+        let instance = samples::stack().instance;
+        let (latency, silence) = (AlertRule::Latency, AlertRule::Silence);
+        let grouped = actual(silence, "old");
+        for (folder, group) in [("theirs", instance.as_str()), ("f", "theirs")] {
+            let moved = moved_to(folder, group, actual(latency, "old"));
+            let rules = vec![new(silence, DesiredDashboard::DEFAULT_OBJECTIVE, grouped.clone())];
+            let save = Step::SaveAlertRules { rules, sets_interval: false };
+            let save_moved = Step::SaveMovedAlertRule(Box::new(new(latency, 7_000, moved.clone())));
+            assert_eq!(steps(item(true, [moved, grouped.clone()], Some(false))), [save, save_moved]);
+        }
+        // The folder is gone or renamed.
+        let rule = actual(latency, "old");
+        let save_moved = Step::SaveMovedAlertRule(Box::new(new(latency, 7_000, rule.clone())));
+        assert_eq!(steps(item(true, [rule, actual(silence, "new")], None)), [save_moved]);
+    }
+
+    #[test]
+    fn the_folder_goes_with_the_rules_if_it_holds_nothing_else() {
+        let [latency, silence] = AlertRule::ALL.map(|rule| actual(rule, "new"));
+        let delete_latency = || Step::DeleteAlertRule { rule: AlertRule::Latency, observed: Box::new(latency.clone()) };
+        let delete_silence = || Step::DeleteAlertRule { rule: AlertRule::Silence, observed: Box::new(silence.clone()) };
+        let both = || [latency.clone(), silence.clone()];
+        let all = [delete_latency(), delete_silence(), Step::DeleteAlertFolder];
+        assert_eq!(steps(item(false, both(), Some(true))), all);
+        assert_eq!(steps(item(false, both(), Some(false))), all[..2]);
+        assert_eq!(steps(item(false, both(), None)), all[..2]);
+        // A run ended before it deleted the folder.
+        assert_eq!(steps(item(false, [ActualRule::Missing, ActualRule::Missing], Some(true))), all[2..]);
+        assert_eq!(item(false, [ActualRule::Missing, ActualRule::Missing], Some(false)), None);
+        let elsewhere = moved_to("theirs", "theirs", edited(silence.clone()));
+        let expected = [delete_latency(), Step::DeleteAlertFolder];
+        assert_eq!(steps(item(false, [latency.clone(), elsewhere], Some(true))), expected);
+        let mut from_file = latency.clone();
+        if let ActualRule::Present { provisioned, .. } = &mut from_file {
+            *provisioned = true;
+        }
+        assert_eq!(steps(item(false, [from_file, silence.clone()], Some(true))), [delete_silence()]);
     }
 }

@@ -309,7 +309,7 @@ mod tests {
 
     use super::*;
     use crate::model::alerts::{AlertRule, Alerts};
-    use crate::model::observed::{ActualAlerts, ActualRule, AlertRulesState, ContainerState, Observed};
+    use crate::model::observed::{ActualAlerts, ActualRule, AlertFolder, AlertRulesState, ContainerState, Observed};
     use crate::model::plan::{self, Plan};
     use crate::model::role::PerRole;
     use crate::model::stack::{DesiredDashboard, MadeFor};
@@ -488,6 +488,8 @@ mod tests {
                 provisioned: false,
                 fields: samples::alert_settings("new").fields(rule, DesiredDashboard::DEFAULT_OBJECTIVE),
                 made_for: origin.made_for(desired, another),
+                folder_uid: String::new(),
+                group: desired.instance.clone(),
             },
         };
         GrafanaState {
@@ -511,10 +513,11 @@ mod tests {
             },
             alerts: match rules {
                 Origin::Unreadable => AlertRulesState::Unreadable(unreadable()),
-                _ => AlertRulesState::Seen(ActualAlerts {
+                _ => AlertRulesState::Seen(Box::new(ActualAlerts {
                     latency: rule(AlertRule::Latency),
                     silence: rule(AlertRule::Silence),
-                }),
+                    folder: Some(AlertFolder { uid: String::new(), holds_only_rules: false }),
+                })),
             },
             query: Query::Ok,
             ..samples::grafana_state()
@@ -579,7 +582,7 @@ mod tests {
             }
             if rules == Origin::Other {
                 let plan = plan::up(&off, &seen(&off), UpOptions::default());
-                assert!(!has_step(&plan, |step| matches!(step, Step::DeleteAlertRules(_))), "{origins:?}: {plan:?}");
+                assert!(!has_step(&plan, |step| matches!(step, Step::DeleteAlertRule { .. })), "{origins:?}: {plan:?}");
             }
             // Removed objects were all created for the stack's own database and not edited.
             let down = plan::deregister(&off, &seen(&off)).unwrap();
@@ -587,7 +590,7 @@ mod tests {
             let removes: [(Origin, IsStep); 3] = [
                 (source, |step| matches!(step, Step::DeleteDataSource { .. })),
                 (dashboard, |step| matches!(step, Step::DeleteDashboard { .. })),
-                (rules, |step| matches!(step, Step::DeleteAlertRules(_))),
+                (rules, |step| matches!(step, Step::DeleteAlertRule { .. })),
             ];
             for (origin, step_is) in removes {
                 let goes = matches!(origin, Origin::Own | Origin::Unnoted);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::Resource;
-use crate::model::alerts::{AlertRule, AlertRules};
+use crate::model::alerts::{AlertRule, NewRule};
 use crate::model::container_config::ContainerConfig;
 use crate::model::image::ImageRef;
 use crate::model::login::Credential;
@@ -154,10 +154,24 @@ pub enum Step {
         /// Its observed fields.
         fields: BTreeMap<String, String>,
     },
-    /// Create or replace alert rules, in their folder and group.
-    SaveAlertRules(Box<AlertRules>),
-    /// Delete alert rules that are still as observed, and their folder if it is then empty.
-    DeleteAlertRules(Vec<(AlertRule, ActualRule)>),
+    CreateAlertFolder,
+    /// Create an alert rule, which counts as unfinished until its group is saved.
+    CreateAlertRule(Box<NewRule>),
+    /// Save the group of the alert rules, in which these were created or are still as observed.
+    SaveAlertRules {
+        rules: Vec<NewRule>,
+        /// Set the evaluation interval, which belongs to the user later.
+        sets_interval: bool,
+    },
+    /// Save an alert rule that a user has moved, and that is still as observed.
+    SaveMovedAlertRule(Box<NewRule>),
+    /// Delete an alert rule that is still as observed.
+    DeleteAlertRule {
+        rule: AlertRule,
+        observed: Box<ActualRule>,
+    },
+    /// Delete the folder that was created for the alert rules and is empty.
+    DeleteAlertFolder,
     /// Repeat a query through the data source until its answer is correct.
     VerifyQuery {
         /// How often the data source can still be saved again if the answer contradicts its settings.
@@ -339,11 +353,13 @@ impl Step {
         }
     }
 
-    /// The title of a user's dashboard: an instance can have several.
+    /// The title of a user's dashboard or of an alert rule: an instance can have several.
     fn title(&self) -> Option<&str> {
         match self {
             Self::SaveDashboard { id: DashboardId::User(_), title, .. }
             | Self::DeleteDashboard { id: DashboardId::User(_), title, .. } => Some(title),
+            Self::CreateAlertRule(new) | Self::SaveMovedAlertRule(new) => Some(new.rule.title()),
+            Self::DeleteAlertRule { rule, .. } => Some(rule.title()),
             _ => None,
         }
     }
@@ -351,7 +367,7 @@ impl Step {
     /// Resource, action, and the step's text in the imperative; `{}` becomes the server.
     const fn facts(&self) -> (Resource, &'static str, &'static str) {
         use Resource::{
-            Dashboard, DataSource, Database, Folder, Network, Organisation, Query, Server, Settings, Volume,
+            Alerts, Dashboard, DataSource, Database, Folder, Network, Organisation, Query, Server, Settings, Volume,
         };
         let grafana = Server(Role::Grafana);
         match self {
@@ -407,8 +423,12 @@ impl Step {
             &Self::DeleteDashboard { id, .. } => (Dashboard(id), "delete_dashboard", "delete the dashboard"),
             Self::DeleteFolder { .. } => (Folder, "delete_folder", "delete Grafana's folder if it is empty"),
             Self::DeleteDataSource { .. } => (DataSource, "delete_data_source", "delete the data source"),
-            Self::SaveAlertRules(_) => (Resource::Alerts, "save_alert_rules", "save the alert rules"),
-            Self::DeleteAlertRules(_) => (Resource::Alerts, "delete_alert_rules", "delete the alert rules"),
+            Self::CreateAlertFolder => (Alerts, "create_alert_folder", "create the alert rules' folder"),
+            Self::CreateAlertRule(_) => (Alerts, "create_alert_rule", "create the alert rule"),
+            Self::SaveAlertRules { .. } => (Alerts, "save_alert_rules", "save the alert rules"),
+            Self::SaveMovedAlertRule(_) => (Alerts, "save_moved_alert_rule", "save the moved alert rule"),
+            Self::DeleteAlertRule { .. } => (Alerts, "delete_alert_rules", "delete the alert rule"),
+            Self::DeleteAlertFolder => (Alerts, "delete_alert_folder", "delete the alert rules' folder"),
             Self::VerifyQuery { .. } => (Query, "await_query", "verify that Grafana reaches the database"),
         }
     }
