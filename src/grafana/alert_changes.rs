@@ -35,7 +35,7 @@ impl Grafana {
     /// server.
     pub(crate) async fn create_alert_rule(&self, stack: &Stack, new: &NewRule) -> Result<()> {
         let doing = "create an alert rule";
-        let mut rule = content(stack, new);
+        let mut rule = content(stack, self.organisation, new);
         // The mark of a finished rule is set together with the group's interval.
         rule.add_mark(BTreeMap::new(), &stack.data_source);
         rule.uid = uid(&stack.instance, new.rule);
@@ -57,7 +57,7 @@ impl Grafana {
         for new in rules {
             let own = uid(&stack.instance, new.rule);
             let present = group.rules.0.iter_mut().find(|rule| rule.uid == own);
-            replace(present.ok_or_else(|| changed(doing))?, doing, stack, new)?;
+            replace(present.ok_or_else(|| changed(doing))?, doing, stack, self.organisation, new)?;
         }
         if sets_interval {
             group.rest.insert("interval".into(), json!(INTERVAL));
@@ -72,7 +72,7 @@ impl Grafana {
     pub(crate) async fn save_moved_alert_rule(&self, stack: &Stack, new: &NewRule) -> Result<()> {
         let doing = "update an alert rule";
         let mut moved = self.alert_rule(stack, new.rule).await?.ok_or_else(|| changed(doing))?;
-        replace(&mut moved, doing, stack, new)?;
+        replace(&mut moved, doing, stack, self.organisation, new)?;
         let headers: &[_] = if moved.is_from_api() { &[] } else { &[EDITABLE] };
         self.send_rule(doing, "PUT", &rule_path(&moved.uid), headers, &moved).await
     }
@@ -139,12 +139,12 @@ impl Grafana {
     }
 }
 
-fn content(stack: &Stack, new: &NewRule) -> Rule {
-    render(new.rule, &new.settings, new.objective, &stack.instance, &stack.data_source.uid)
+fn content(stack: &Stack, organisation: Option<u64>, new: &NewRule) -> Rule {
+    render(new.rule, &new.settings, new.objective, &stack.instance, &stack.data_source.uid, organisation)
 }
 
 /// Replaces the content of a rule that is still as observed, or that this run has just created.
-fn replace(present: &mut Rule, doing: &str, stack: &Stack, new: &NewRule) -> Result<()> {
+fn replace(present: &mut Rule, doing: &str, stack: &Stack, organisation: Option<u64>, new: &NewRule) -> Result<()> {
     let state = present.state();
     let is_expected = match &new.replaces {
         ActualRule::Missing => state.is_unfinished(),
@@ -153,7 +153,7 @@ fn replace(present: &mut Rule, doing: &str, stack: &Stack, new: &NewRule) -> Res
     if !is_expected {
         return Err(changed(doing));
     }
-    present.replace_content(content(stack, new));
+    present.replace_content(content(stack, organisation, new));
     present.add_mark(new.settings.fields(new.rule, new.objective), &stack.data_source);
     Ok(())
 }
@@ -172,8 +172,8 @@ mod tests {
         let settings = AlertSettings { latency_after, silence_after, content_hash: String::new() };
         let (stack, rule, objective) = (samples::stack(), AlertRule::Latency, 7_000);
         let new = |replaces| NewRule { rule, settings: settings.clone(), objective, replaces };
-        let replaced = |present: &mut Rule, replaces| replace(present, "save it", &stack, &new(replaces));
-        let mut present = content(&stack, &new(ActualRule::Missing));
+        let replaced = |present: &mut Rule, replaces| replace(present, "save it", &stack, None, &new(replaces));
+        let mut present = content(&stack, None, &new(ActualRule::Missing));
         present.add_mark(BTreeMap::new(), &stack.data_source);
         let (observed, created) = (present.state(), present.clone());
         present.rest.insert("for".into(), json!("1h"));

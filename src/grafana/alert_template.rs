@@ -9,6 +9,7 @@ use super::json::read;
 use super::{EXPRESSION, INFLUXDB, dashboard};
 use crate::digest::fingerprint;
 use crate::model::alerts::{AlertRule, AlertSettings};
+use crate::model::observed::OrganisationState;
 use crate::model::reports::{COUNTER, LATENCY};
 
 /// The data source of Grafana's own expressions, by the uid that every version accepts (recorded on
@@ -114,8 +115,15 @@ impl Template {
     }
 }
 
-/// A rule without its mark; the objective is in microseconds.
-pub(super) fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &str, source: &str) -> Rule {
+/// A rule of an organisation without its mark; the objective is in microseconds.
+pub(super) fn render(
+    rule: AlertRule,
+    settings: &AlertSettings,
+    objective: u64,
+    instance: &str,
+    source: &str,
+    organisation: Option<u64>,
+) -> Rule {
     let template = match rule {
         AlertRule::Latency => Template::latency(settings, objective),
         AlertRule::Silence => Template::silence(settings),
@@ -131,7 +139,7 @@ pub(super) fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, 
         "annotations": {
             "summary": template.summary,
             "description": description(template.suffix, template.shows_value),
-            "links": links(template.suffix, instance, template.shown_range),
+            "links": links(template.suffix, instance, organisation, template.shown_range),
             "__dashboardUid__": instance,
             "__panelId__": dashboard::panel_id(template.panel).to_string(),
         },
@@ -147,7 +155,7 @@ pub(crate) fn content_hash() -> String {
         silence_after: Duration::from_secs(1),
         content_hash: String::new(),
     };
-    let rules = AlertRule::ALL.map(|rule| render(rule, &settings, 0, "", ""));
+    let rules = AlertRule::ALL.map(|rule| render(rule, &settings, 0, "", "", Some(0)));
     fingerprint(json!(rules).to_string().as_bytes())
 }
 
@@ -162,14 +170,16 @@ fn description(suffix: &str, shows_value: bool) -> String {
 
 /// A template of the addresses that show the dashboard with each model of an alert alone, or of the dashboard's address
 /// if the alert has many models. The link that Grafana adds to an alert shows the models that the dashboard lists by
-/// default.
-fn links(suffix: &str, instance: &str, range: &str) -> String {
-    let address = format!("d/{instance}?var-search=MODEL{COUNTER}&var-model=MODEL{range}");
+/// default. That one names the organisation in every version that marks alerts with it, and these do so as well.
+fn links(suffix: &str, instance: &str, organisation: Option<u64>, range: &str) -> String {
+    let organisation = OrganisationState::in_address(organisation).map(|id| format!("orgId={id}"));
+    let [alone, first] = organisation.map_or_else(Default::default, |named| [format!("?{named}"), format!("{named}&")]);
+    let address = format!("d/{instance}?{first}var-search=MODEL{COUNTER}&var-model=MODEL{range}");
     let one = format!("{{{{ $model := {} | urlquery }}}}{{{{ externalURL }}}}", model(suffix));
     let replacement = format!("(print externalURL `{}`)", address.replace("MODEL", "${1}"));
     let each = each_model(suffix, &format!("{one}{}", address.replace("MODEL", "{{ $model }}")), &replacement);
     format!(
-        "{{{{ if gt (len $values) {MODELS_LINKED} }}}}{{{{ externalURL }}}}d/{instance}{{{{ else }}}}{each}{{{{ end }}}}"
+        "{{{{ if gt (len $values) {MODELS_LINKED} }}}}{{{{ externalURL }}}}d/{instance}{alone}{{{{ else }}}}{each}{{{{ end }}}}"
     )
 }
 
@@ -230,7 +240,7 @@ mod tests {
             silence_after: Duration::from_secs(100),
             content_hash: String::new(),
         };
-        let rule = json!(render(AlertRule::Silence, &settings, 1, "x", "x"));
+        let rule = json!(render(AlertRule::Silence, &settings, 1, "x", "x", None));
         let query = rule["data"][0]["model"]["query"].as_str().unwrap();
         assert!(query.contains("now() - 100s AND time <= now())"), "{query}");
         assert!(dashboard::panel_id(LATENCY_PANEL) > 0 && dashboard::panel_id(SILENCE_PANEL) > 0);

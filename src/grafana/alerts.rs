@@ -283,7 +283,7 @@ mod tests {
     fn a_sent_rule_is_recognised_with_fields_added_by_grafana() {
         for rule in AlertRule::ALL {
             let fields = settings().fields(rule, 20_000);
-            let mut sent = render(rule, &settings(), 20_000, "x", "x");
+            let mut sent = render(rule, &settings(), 20_000, "x", "x", None);
             sent.add_mark(fields.clone(), &samples::data_source());
             let mut sent = json!(sent);
             (sent["id"], sent["updated"], sent["record"]) = (json!(3), json!("now"), Value::Null);

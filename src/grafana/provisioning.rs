@@ -340,7 +340,7 @@ fn alert_rules(stack: &Stack, target: &ProvisioningTarget<'_>, present: &Grafana
         found => {
             let own = found.as_ref().and_then(Rule::objective);
             let objective = stack.dashboard.objective.or(own).or(shown);
-            new_rule(stack, rule, settings, objective, target.source)
+            new_rule(stack, rule, settings, objective, target.source, present.organisation)
         }
     });
     let rules = rules.map(|mut rule| {
@@ -367,9 +367,10 @@ fn new_rule(
     settings: &AlertSettings,
     objective: Option<u64>,
     source: &DesiredDataSource,
+    organisation: u64,
 ) -> Value {
     let objective = objective.unwrap_or(DesiredDashboard::DEFAULT_OBJECTIVE);
-    let mut new = render(rule, settings, objective, &stack.instance, &source.uid);
+    let mut new = render(rule, settings, objective, &stack.instance, &source.uid, Some(organisation));
     new.add_mark(settings.fields(rule, objective), source);
     new.uid = alerts::uid(&stack.instance, rule);
     json!(new)

@@ -195,6 +195,9 @@ pub(crate) struct AlertsStatus {
     // Their conditions, in short form.
     #[serde(skip)]
     pub(crate) conditions: String,
+    // The address of the page on which a user adds a contact point.
+    #[serde(skip)]
+    pub(crate) contact_points: String,
     pub(crate) state: ObjectState,
     pub(crate) differences: Vec<Difference>,
 }
@@ -308,7 +311,8 @@ impl Status {
             user_dashboards,
             alerts: plan.finding(Resource::Alerts).map(|_| {
                 let (state, differences) = compared(plan, Resource::Alerts);
-                AlertsStatus { conditions: alert_conditions(stack), state, differences }
+                let contact_points = page_url(&servers.grafana.url, "alerting/notifications", Some(seen));
+                AlertsStatus { conditions: alert_conditions(stack), contact_points, state, differences }
             }),
             account,
             reports,
@@ -438,12 +442,16 @@ fn dashboard(stack: &Stack, seen: &Observed, plan: &Plan, grafana: &str) -> Dash
     }
 }
 
-/// The address of a dashboard. It names the organisation, unless that is the one in which a new user signs in: a browser
-/// would look for the dashboard in the account's active one.
+/// The address of a dashboard.
 pub(crate) fn dashboard_url(grafana: &str, uid: &str, seen: Option<&Observed>) -> String {
+    page_url(grafana, &format!("d/{uid}"), seen)
+}
+
+/// The address of one of Grafana's pages.
+fn page_url(grafana: &str, page: &str, seen: Option<&Observed>) -> String {
     let organisation = seen.and_then(Observed::grafana_state).and_then(|grafana| grafana.organisation_id);
-    let organisation = organisation.filter(|id| *id != OrganisationState::FIRST);
-    organisation.map_or_else(|| format!("{grafana}/d/{uid}"), |id| format!("{grafana}/d/{uid}?orgId={id}"))
+    OrganisationState::in_address(organisation)
+        .map_or_else(|| format!("{grafana}/{page}"), |id| format!("{grafana}/{page}?orgId={id}"))
 }
 
 fn user_dashboards(stack: &Stack, seen: &Observed, plan: &Plan, grafana: &str) -> Vec<UserDashboardStatus> {

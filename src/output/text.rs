@@ -144,12 +144,14 @@ fn notes(status: &Status) -> Vec<String> {
             status.invocation.command("up --grafana-password-file FILE")
         ));
     }
-    if executed.iter().any(|done| matches!(done.step, Step::SaveAlertRules { .. } | Step::SaveMovedAlertRule(_))) {
-        notes.push(format!(
-            "Grafana's notification policies choose who receives alerts: add a contact point at {}/alerting/notifications",
-            status.servers.grafana.url
-        ));
-    }
+    let saves_rules =
+        |done: &StepStatus| matches!(done.step, Step::SaveAlertRules { .. } | Step::SaveMovedAlertRule(_));
+    notes.extend(status.alerts.iter().filter(|_| executed.iter().any(saves_rules)).map(|alerts| {
+        format!(
+            "Grafana's notification policies choose who receives alerts: add a contact point at {}",
+            alerts.contact_points
+        )
+    }));
     if status.alerts.as_ref().is_some_and(|alerts| alerts.state == ObjectState::Edited) {
         notes.push("alert rules were edited and are kept".into());
     }

@@ -268,6 +268,31 @@ fn an_alert_links_to_each_of_its_models() {
 }
 
 #[test]
+fn the_addresses_in_an_alert_name_another_organisation() {
+    let it = Servers::start(Version::V12);
+    let up = it.run(&["up", "--alerts"]).expect(0);
+    assert!(up.out.contains("/alerting/notifications") && !up.out.contains("orgId"), "{}", up.out);
+    let links = || {
+        let own = rules(&it).into_iter().map(|rule| rule["annotations"]["links"].as_str().unwrap().to_string());
+        own.collect::<Vec<_>>()
+    };
+    assert!(links().iter().all(|links| !links.contains("orgId")));
+    let organisation = it.ask("POST", "/api/orgs", Some(&json!({"name": "Team"}))).1["orgId"].as_u64().unwrap();
+    let up = it.run(&["up", "--alerts", "--grafana-org", "Team"]).expect(0);
+    assert!(up.out.contains(&format!("/alerting/notifications?orgId={organisation}")), "{}", up.out);
+    assert_eq!(it.ask("POST", &format!("/api/user/using/{organisation}"), None).0, 200);
+    let found = links();
+    assert_eq!(found.len(), 2);
+    for links in found {
+        let address = format!("d/clipper-metrics?orgId={organisation}");
+        // For each of a few models in two forms, and for many models.
+        let numbers = [address.as_str(), &format!("{address}&var-search=")].map(|part| links.matches(part).count());
+        assert_eq!(numbers, [3, 2], "{links}");
+        assert_eq!(links.matches("d/clipper-metrics").count(), 3, "{links}");
+    }
+}
+
+#[test]
 fn a_grafana_without_the_api_is_reported_in_one_sentence() {
     let it = Servers::start(Version::V7);
     let up = it.run(&["up", "--alerts"]).expect(1);

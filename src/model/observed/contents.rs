@@ -115,6 +115,13 @@ pub enum OrganisationState {
 impl OrganisationState {
     /// The number of the organisation that Grafana creates at its first start.
     pub(crate) const FIRST: u64 = 1;
+
+    /// The number that the address of a page names, without which a browser opens the page in the account's active
+    /// organisation. New users sign in to the first one, and its addresses name none.
+    #[must_use]
+    pub(crate) fn in_address(id: Option<u64>) -> Option<u64> {
+        id.filter(|id| *id != Self::FIRST)
+    }
 }
 
 /// Grafana's folder.
