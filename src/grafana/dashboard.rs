@@ -18,7 +18,8 @@ use crate::objects_only::ObjectsOnly;
 const BUNDLED: &str = include_str!("../../assets/dashboard.json");
 /// The key that marks a dashboard as sent by clipper-metrics; Grafana drops it when a user saves.
 pub(super) const MARK: &str = "clipperMetrics";
-/// The longest time between the note of a save and the save itself, including a difference of the clocks.
+/// The longest time between the note of a save and the save itself, including a difference of the clocks if a proxy
+/// sets the header `Date`.
 const SAVED_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
 /// Fields that Grafana counts itself.
 pub(super) const COUNTED: [&str; 3] = ["id", "version", "iteration"];
@@ -109,19 +110,19 @@ impl StoredDashboard {
         let Meta { provisioned, version, ref folder_uid, folder_id, .. } = self.meta;
         let stored = StoredVersion { id: self.head.id, version, folder_uid: folder_uid.clone(), folder_id };
         let seen = ActualDashboard { stored, provisioned, ..self.head.state(&self.content) };
-        // An unfinished save is repeated.
-        if self.is_unfinished() { ActualDashboard { edited: false, content_hash: None, ..seen } } else { seen }
+        let unrecorded = seen.edited && !provisioned && self.is_noted_save();
+        ActualDashboard { edited: seen.edited && !unrecorded, unrecorded, ..seen }
     }
 
-    /// Whether a run that ended between the two saves left the dashboard as Grafana stored it. A copy that was created
-    /// later can have the same version.
-    fn is_unfinished(&self) -> bool {
+    /// Whether the last save is the one that clipper-metrics noted, so that only Grafana can have changed its content.
+    /// A copy that was created later can have the same version.
+    fn is_noted_save(&self) -> bool {
         let Some(save) = self.head.mark.as_ref().and_then(|mark| mark.save.as_ref()) else { return false };
         let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
         let is_time = time(&save.at)
             .zip(time(&self.meta.updated))
             .is_some_and(|(at, updated)| updated.duration_since(at).unsigned_abs() < SAVED_WITHIN);
-        save.version.is_some() && save.version == self.head.version && is_time && self.head.differs(&self.content)
+        save.version.is_some() && save.version == self.head.version && is_time
     }
 }
 
@@ -158,6 +159,7 @@ impl Head {
             stored: StoredVersion::default(),
             provisioned: false,
             edited: self.differs(dashboard),
+            unrecorded: false,
             content_hash: self.mark.as_ref().and_then(|mark| mark.edition.clone()),
             objective: self.constant(OBJECTIVE).and_then(|text| text.parse().ok()),
             models: self.constant(MODELS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default(),
@@ -277,9 +279,8 @@ pub(super) fn whole_numbers(document: &mut Value) {
     });
 }
 
-/// Notes the version under which Grafana will store a dashboard, and the time. If Grafana changes values while storing
-/// it, the run saves it again with the fingerprint of the stored content; until then, this note shows that no other save
-/// followed.
+/// Notes the version under which Grafana will store a dashboard, and Grafana's time. If Grafana changes values while
+/// storing it, the note shows that no other save followed, until the fingerprint of the stored content is recorded.
 pub(super) fn note_save(sent: &mut Value, replaced: Option<u64>, now: jiff::Timestamp) {
     let version = Some(replaced.unwrap_or_default() + 1);
     change_mark(sent, |mark| mark.save = Some(PendingSave { version, at: now.to_string() }));
@@ -297,15 +298,12 @@ pub(super) fn raise_refresh(sent: &mut Value, least: &str) {
     }
 }
 
-/// Whether the stored dashboard differs from `sent`, which then gets the fingerprint of the stored one: Grafana changes
-/// some values, such as a refresh interval below its minimum, and such a change is not an edit.
-pub(super) fn note_changes(stored: &StoredDashboard, sent: &mut Value) -> bool {
-    let differs = stored.head.differs(&stored.content);
-    if differs {
-        let content = Some(content_fingerprint(&stored.content));
-        change_mark(sent, |mark| (mark.content, mark.save) = (content, None));
-    }
-    differs
+/// Notes the fingerprint of the content as Grafana stored it: Grafana changes some values, such as a refresh interval
+/// below its minimum, and such a change is not an edit. It is noted only once, so that a Grafana that changes the
+/// content at every save causes no endless saves.
+pub(super) fn note_stored(stored: &mut Value) {
+    let content = Some(content_fingerprint(stored));
+    change_mark(stored, |mark| (mark.content, mark.save) = (content, None));
 }
 
 fn change_mark(dashboard: &mut Value, change: impl FnOnce(&mut DashboardMark)) {
@@ -366,28 +364,6 @@ mod tests {
     }
 
     #[test]
-    fn a_value_changed_by_grafana_is_not_an_edit() {
-        let (dashboard, source) = desired();
-        let mut sent = render(&dashboard, &source, None, Api::Uid);
-        let stored = |content: &Value| StoredDashboard::new(Meta::default(), content.clone());
-        assert!(!note_changes(&stored(&sent), &mut sent), "it is stored unchanged");
-        let change = |sent: &Value| {
-            let mut changed = sent.clone();
-            changed["refresh"] = json!("1m");
-            changed
-        };
-        assert!(read(&change(&sent)).edited);
-        let first = change(&sent);
-        assert!(note_changes(&stored(&first), &mut sent));
-        let mut second = change(&sent);
-        assert!(!read(&second).edited);
-        second["panels"][0]["title"] = json!("mine");
-        assert!(read(&second).edited);
-        second.as_object_mut().unwrap().remove(MARK);
-        assert!(read(&second).edited, "a save in the browser drops the mark");
-    }
-
-    #[test]
     fn a_refresh_interval_below_the_minimum_is_raised_before_it_is_sent() {
         let (dashboard, source) = desired();
         for (own, least, expected) in [
@@ -408,28 +384,33 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_ends_between_both_saves_leaves_no_edit() {
+    fn a_value_changed_by_grafana_is_recorded_and_no_edit() {
         let (dashboard, source) = desired();
         let mut sent = render(&dashboard, &source, None, Api::Uid);
         note_save(&mut sent, Some(4), "2026-01-02T00:00:00Z".parse().unwrap());
-        let found = |version: u64, updated: &str| {
-            let mut found = json!({"dashboard": sent, "meta": {"updated": updated}});
-            (found["dashboard"]["version"], found["dashboard"]["refresh"]) = (json!(version), json!("1m"));
-            super::super::json::read::<StoredDashboard>(found)
+        let state = |content: &Value, version: u64, updated: &str, provisioned: bool| {
+            let mut found = json!({"dashboard": content, "meta": {"updated": updated, "provisioned": provisioned}});
+            found["dashboard"]["version"] = json!(version);
+            let seen = super::super::json::read::<StoredDashboard>(found).state();
+            assert_eq!(seen.content_hash, Some(content_hash()));
+            (seen.edited, seen.unrecorded)
         };
-        let seen = found(5, "2026-01-02T00:00:01Z").state();
-        assert_eq!((seen.edited, seen.content_hash), (false, None), "it is saved again");
-        assert!(found(6, "2026-01-02T00:00:02Z").state().edited, "another save followed");
-        assert!(found(5, "2026-01-03T00:00:00Z").state().edited, "a copy was created later");
-        assert!(found(5, "").state().edited);
-        // The second save ends that state.
-        let mut again = sent.clone();
-        assert!(note_changes(&found(5, ""), &mut again));
-        again["refresh"] = json!("1m");
-        let seen = read(&again);
-        assert_eq!((seen.edited, seen.content_hash), (false, Some(content_hash())));
-        again["refresh"] = json!("2m");
-        assert!(read(&again).edited);
+        let [saved, later] = ["2026-01-02T00:00:01Z", "2026-01-03T00:00:00Z"];
+        assert_eq!(state(&sent, 5, saved, false), (false, false), "it is stored unchanged");
+        let mut stored = sent.clone();
+        stored["refresh"] = json!("1m");
+        assert_eq!(state(&stored, 5, saved, false), (false, true));
+        assert_eq!(state(&stored, 6, saved, false), (true, false), "another save followed");
+        assert_eq!(state(&stored, 5, later, false), (true, false), "a copy was created later");
+        assert_eq!(state(&stored, 5, "", false), (true, false));
+        assert_eq!(state(&stored, 5, saved, true), (true, false), "no save can record it");
+        note_stored(&mut stored);
+        assert_eq!(state(&stored, 6, saved, false), (false, false));
+        // It is recorded only once.
+        stored["refresh"] = json!("2m");
+        assert_eq!(state(&stored, 6, saved, false), (true, false));
+        stored.as_object_mut().unwrap().remove(MARK);
+        assert!(read(&stored).edited, "a save in the browser drops the mark");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use super::versions::Capability;
 use super::{Api, Grafana, changed, dashboard, foreign, or_unreadable, path, user_dashboard};
 use crate::digest::fingerprint;
 use crate::error::{Error, ForeignObject, Result};
-use crate::http::{Body, Response, escaped};
-use crate::model::observed::{ActualDashboard, DashboardState, FolderState, OtherObject, SharedName};
+use crate::http::{Body, escaped};
+use crate::model::observed::{ActualDashboard, DashboardState, FolderState, OtherObject, SharedName, StoredVersion};
 use crate::model::stack::{DashboardId, Stack};
 
 lenient! {
@@ -41,8 +41,6 @@ lenient! {
 
     /// The answer to a save.
     struct SaveResult {
-        id: Option<u64>,
-        version: Option<u64>,
         /// The reason for a rejection.
         status: String,
     }
@@ -56,6 +54,7 @@ impl SearchHit {
 /// The number of folders in one answer, and of such answers.
 const FOLDERS: usize = 1000;
 const FOLDER_PAGES: usize = 100;
+const SAVE_DASHBOARD: &str = "/api/dashboards/db";
 
 /// A dashboard to save.
 #[derive(Serialize)]
@@ -174,7 +173,7 @@ impl Grafana {
     ) -> Result<()> {
         let doing = "save the dashboard";
         let body = self.dashboard_save(doing, stack, id, replaces).await?;
-        let answer = self.send_dashboard(doing, &body).await?;
+        let answer = self.send(doing, "POST", SAVE_DASHBOARD, Body::json(&body)).await?;
         match answer.status {
             // A title that is taken stays taken. If an observation finds its owner, the next plan names it.
             412 if answer.json::<SaveResult>().status == "name-exists"
@@ -187,10 +186,31 @@ impl Grafana {
             // Another process saved it, or deleted it.
             404 if replaces.is_none() => self.expect_success(doing, &answer),
             404 | 409 | 412 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
-            _ => {
-                self.expect_success(doing, &answer)?;
-                self.record_stored_content(doing, stack.dashboard_identity(id).0, body, &answer.json()).await
-            }
+            _ => self.expect_success(doing, &answer),
+        }
+    }
+
+    /// Saves the stored content of a dashboard again with its fingerprint, because Grafana changed it during the last
+    /// save.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] if another process has changed it, otherwise an error from the server.
+    pub(crate) async fn record_dashboard(
+        &self,
+        stack: &Stack,
+        id: DashboardId,
+        observed: &ActualDashboard,
+    ) -> Result<()> {
+        let doing = "record Grafana's changes to the dashboard";
+        let (uid, ..) = stack.dashboard_identity(id);
+        let found = self.dashboard(uid).await?.filter(|found| found.state() == *observed);
+        let mut content = found.ok_or_else(|| changed(doing))?.content;
+        dashboard::note_stored(&mut content);
+        let body = self.replacement(content, &observed.stored);
+        let answer = self.send(doing, "POST", SAVE_DASHBOARD, Body::json(&body)).await?;
+        match answer.status {
+            404 | 409 | 412 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
+            _ => self.expect_success(doing, &answer),
         }
     }
 
@@ -210,56 +230,42 @@ impl Grafana {
                 user_dashboard::render(&stack.user_dashboards[index], &stack.instance, source, self.api())
             }
         };
-        let (folder_uid, folder_id) = match (replaces, &stack.folder) {
-            (Some(ActualDashboard { stored, .. }), _) => {
-                (dashboard["id"], dashboard["version"]) = (json!(stored.id), json!(stored.version));
-                (stored.folder_uid.clone(), stored.folder_id)
-            }
-            (None, Some(title)) => {
-                // Without it, Grafana would save the dashboard outside any folder.
-                let gone = || Error::Raced { doing: doing.into(), why: format!("folder {title:?} is gone") };
-                let folder = self.folder(title).await?.ok_or_else(gone)?;
-                (Some(folder.uid), folder.id)
-            }
-            (None, None) => (None, None),
-        };
         if self.has(Capability::RefusedRefresh)
             && let Some(least) = self.least_refresh().await?
         {
             dashboard::raise_refresh(&mut dashboard, &least);
         }
+        // Grafana's clock, with which the next observation compares.
+        let now = self.clock().await?.and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
         let replaced = replaces.and_then(|actual| actual.stored.version);
-        dashboard::note_save(&mut dashboard, replaced, jiff::Timestamp::now());
+        dashboard::note_save(&mut dashboard, replaced, now.unwrap_or_else(jiff::Timestamp::now));
+        match (replaces, &stack.folder) {
+            (Some(actual), _) => Ok(self.replacement(dashboard, &actual.stored)),
+            (None, Some(title)) => {
+                // Without it, Grafana would save the dashboard outside any folder.
+                let gone = || Error::Raced { doing: doing.into(), why: format!("folder {title:?} is gone") };
+                let folder = self.folder(title).await?.ok_or_else(gone)?;
+                Ok(self.save_into(dashboard, Some(folder.uid), folder.id))
+            }
+            (None, None) => Ok(self.save_into(dashboard, None, None)),
+        }
+    }
+
+    /// A document that replaces this version, in its folder.
+    fn replacement(&self, mut dashboard: Value, stored: &StoredVersion) -> DashboardSave {
+        (dashboard["id"], dashboard["version"]) = (json!(stored.id), json!(stored.version));
+        self.save_into(dashboard, stored.folder_uid.clone(), stored.folder_id)
+    }
+
+    fn save_into(&self, dashboard: Value, folder_uid: Option<String>, folder_id: Option<u64>) -> DashboardSave {
         let is_numeric = self.api() == Api::Numeric;
-        Ok(DashboardSave {
+        DashboardSave {
             overwrite: false,
             message: "clipper-metrics",
             folder_uid: folder_uid.filter(|_| !is_numeric),
             folder_id: folder_id.filter(|_| is_numeric),
             dashboard,
-        })
-    }
-
-    /// If Grafana changed a dashboard while storing it, saves it again with the fingerprint of the stored content. Changes
-    /// by another save in the meantime are kept, and count as an edit.
-    async fn record_stored_content(
-        &self,
-        doing: &str,
-        uid: &str,
-        mut body: DashboardSave,
-        saved: &SaveResult,
-    ) -> Result<()> {
-        let Some(found) = self.dashboard(uid).await? else { return Ok(()) };
-        if found.head.version != saved.version || !dashboard::note_changes(&found, &mut body.dashboard) {
-            return Ok(());
         }
-        (body.dashboard["id"], body.dashboard["version"]) = (json!(saved.id), json!(saved.version));
-        let answer = self.send_dashboard(doing, &body).await?;
-        if matches!(answer.status, 409 | 412) { Ok(()) } else { self.expect_success(doing, &answer) }
-    }
-
-    async fn send_dashboard(&self, doing: &str, body: &DashboardSave) -> Result<Response> {
-        self.send(doing, "POST", "/api/dashboards/db", Body::json(body)).await
     }
 
     /// The state of the stack's folder.

@@ -206,6 +206,7 @@ impl Session {
             Step::SaveDashboard { id, replaces, .. } => {
                 grafana().await?.save_dashboard(stack, id, replaces.as_deref()).await
             }
+            Step::RecordDashboard { id, observed, .. } => grafana().await?.record_dashboard(stack, id, &observed).await,
             Step::DeleteDashboard { id, observed, .. } => grafana().await?.delete_dashboard(stack, id, &observed).await,
             Step::DeleteFolder { title } => grafana().await?.delete_folder(instance, &title).await,
             Step::DeleteDataSource { fields } => grafana().await?.delete_data_source(&stack.data_source, &fields).await,

@@ -264,6 +264,7 @@ pub(crate) fn actual_dashboard(content_hash: &str) -> ActualDashboard {
     ActualDashboard {
         stored: StoredVersion::default(),
         edited: false,
+        unrecorded: false,
         provisioned: false,
         content_hash: Some(content_hash.into()),
         objective: None,

@@ -145,7 +145,10 @@ fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: DashboardId, optio
         }
         Some(DashboardState::Present(actual)) => {
             let differences = dashboard_differences(stack, id, actual);
-            if differences.is_empty() {
+            if differences.is_empty() && actual.unrecorded {
+                let record = Step::RecordDashboard { id, title: title.into(), observed: Box::new(actual.clone()) };
+                (Finding::Requested("Grafana changed it while storing it"), vec![record])
+            } else if differences.is_empty() {
                 (Finding::InSync, vec![])
             } else if actual.provisioned {
                 let why = format!("Grafana's dashboard {uid} is provisioned from a file, in another version");
@@ -472,6 +475,24 @@ mod tests {
         let there = Some("another".to_string());
         let same_address = MadeFor { machine: there.clone(), ..desired.data_source.made_for() };
         [MadeFor { machine: there, ..elsewhere.clone() }, elsewhere, same_address]
+    }
+
+    #[test]
+    fn content_that_grafana_changed_is_recorded_unless_another_version_is_saved() {
+        let [record, save, keep]: [IsStep; 3] = [
+            |step| matches!(step, Step::RecordDashboard { observed, .. } if observed.unrecorded),
+            |step| matches!(step, Step::SaveDashboard { replaces: Some(actual), .. } if actual.unrecorded),
+            |_| false,
+        ];
+        let unrecorded = ActualDashboard { unrecorded: true, ..samples::actual_dashboard("new") };
+        let older = ActualDashboard { content_hash: Some("old".into()), ..unrecorded.clone() };
+        // A later save by a user counts as an edit.
+        let edited = ActualDashboard { edited: true, unrecorded: false, ..unrecorded.clone() };
+        for (actual, expected, count) in [(unrecorded, record, 1), (older, save, 1), (edited, keep, 0)] {
+            let plan = plan_with(&samples::stack(), |seen| *dashboard_of(content_of(seen)) = actual.clone());
+            assert_eq!(steps(&plan).len(), count, "{plan}");
+            assert!(steps(&plan).iter().all(expected) && plan.in_sync() == (count == 0), "{plan}");
+        }
     }
 
     /// A Grafana whose data source, dashboard and alert rules have these origins.

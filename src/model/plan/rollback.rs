@@ -76,6 +76,7 @@ pub(crate) fn verdict(step: Option<&Step>, cause: FailureCause) -> Option<(Upgra
             | Step::WriteVersion { .. }
             | Step::SaveDataSource { .. }
             | Step::SaveDashboard { .. }
+            | Step::RecordDashboard { .. }
             | Step::VerifyQuery { .. }
             | Step::ProveDashboard { .. },
         ) => is_of_server,

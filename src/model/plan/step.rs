@@ -134,6 +134,13 @@ pub enum Step {
         /// The dashboard that it replaces, as observed; `None` creates one.
         replaces: Option<Box<ActualDashboard>>,
     },
+    /// Record the content as Grafana stored it, so that its difference from the saved one is no edit.
+    RecordDashboard {
+        id: DashboardId,
+        title: String,
+        /// Its observed state.
+        observed: Box<ActualDashboard>,
+    },
     /// Make the dashboard with that uid the organisation's home page, if it has none.
     SetHome {
         uid: String,
@@ -324,6 +331,7 @@ impl Step {
                 | Self::EndUpgrade(_)
                 | Self::DeleteDatabaseCopy
                 | Self::AwaitAnswer(_)
+                | Self::RecordDashboard { .. }
                 | Self::SetHome { .. }
         )
     }
@@ -357,6 +365,7 @@ impl Step {
     fn title(&self) -> Option<&str> {
         match self {
             Self::SaveDashboard { id: DashboardId::User(_), title, .. }
+            | Self::RecordDashboard { id: DashboardId::User(_), title, .. }
             | Self::DeleteDashboard { id: DashboardId::User(_), title, .. } => Some(title),
             Self::CreateAlertRule(new) | Self::SaveMovedAlertRule(new) => Some(new.rule.title()),
             Self::DeleteAlertRule { rule, .. } => Some(rule.title()),
@@ -419,6 +428,9 @@ impl Step {
             Self::CreateFolder { .. } => (Folder, "create_folder", "create Grafana's folder"),
             Self::SaveDataSource { .. } => (DataSource, "save_data_source", "save the data source"),
             &Self::SaveDashboard { id, .. } => (Dashboard(id), "save_dashboard", "save the dashboard"),
+            &Self::RecordDashboard { id, .. } => {
+                (Dashboard(id), "record_dashboard", "record {}'s changes to the dashboard")
+            }
             Self::SetHome { .. } => (Dashboard(DashboardId::Bundled), "set_home", "make the dashboard the home page"),
             &Self::DeleteDashboard { id, .. } => (Dashboard(id), "delete_dashboard", "delete the dashboard"),
             Self::DeleteFolder { .. } => (Folder, "delete_folder", "delete Grafana's folder if it is empty"),

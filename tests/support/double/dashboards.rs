@@ -87,13 +87,14 @@ impl Double {
             }
             content["refresh"] = json!(format!("{}s", self.min_refresh));
         }
-        let message = text(&body["message"]);
+        let (message, updated) = (text(&body["message"]), self.second());
         let (id, version) = if let Some(index) = present {
             let dashboard = &mut self.state.organisations[organisation].dashboards[index];
             dashboard.content = content;
             dashboard.v2 = None;
             dashboard.folder.clone_from(&folder);
             dashboard.messages.push(message);
+            dashboard.updated = updated;
             (dashboard.id, dashboard.messages.len())
         } else {
             let id = self.new_id();
@@ -103,6 +104,7 @@ impl Double {
                 content,
                 folder: folder.clone(),
                 messages: vec![message],
+                updated,
                 provisioned: false,
                 provider: None,
                 v2: None,
@@ -141,13 +143,14 @@ impl Double {
         let content = body.unwrap_or_default()["dashboard"].clone();
         let (uid, title) = (text(&content["uid"]), text(&content["title"]));
         let id = self.new_id();
-        let messages = vec![String::new()];
+        let (messages, updated) = (vec![String::new()], self.second());
         self.state.organisations[organisation].dashboards.push(StoredDashboard {
             id,
             uid,
             content,
             folder: None,
             messages,
+            updated,
             provisioned: false,
             provider: None,
             v2: None,
@@ -226,6 +229,10 @@ impl Double {
         let version = dashboard.messages.len();
         let slug = slug(&text(&dashboard.content["title"]));
         let meta = &mut recorded.body["meta"];
+        if dashboard.updated > 0 {
+            let updated = jiff::Timestamp::from_second(i64::try_from(dashboard.updated).unwrap()).unwrap();
+            meta["updated"] = json!(updated.to_string());
+        }
         merge(meta, &[("version", json!(version)), ("slug", json!(slug)), ("url", json!(format!("/d/{uid}/{slug}")))]);
         if let Some(folder) = folder {
             let url = format!("/dashboards/f/{}/{}", folder.uid, self::slug(&folder.title));

@@ -15,7 +15,7 @@ mod sources;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -175,6 +175,9 @@ struct StoredDashboard {
     folder: Option<String>,
     /// Messages of all saves, one per version.
     messages: Vec<String>,
+    /// The time of the last save, in seconds since 1970; 0 for the recorded one.
+    #[serde(default)]
+    updated: u64,
     /// Whether it is provisioned from a file.
     provisioned: bool,
     /// The provider of that file.
@@ -376,9 +379,18 @@ impl Double {
     /// Provisions a dashboard from a file, as an operator does.
     pub fn provision_dashboard(&mut self, content: &Value) {
         let id = self.new_id();
-        let (uid, content, messages) = (text(&content["uid"]), content.clone(), vec![String::new()]);
-        let new =
-            StoredDashboard { id, uid, content, folder: None, messages, provisioned: true, provider: None, v2: None };
+        let (uid, content, messages, updated) = (text(&content["uid"]), content.clone(), vec![String::new()], 0);
+        let new = StoredDashboard {
+            id,
+            uid,
+            content,
+            folder: None,
+            messages,
+            updated,
+            provisioned: true,
+            provider: None,
+            v2: None,
+        };
         self.state.organisations[0].dashboards.push(new);
         self.write();
     }
@@ -462,6 +474,11 @@ impl Double {
         self.ahead += 1;
     }
 
+    /// Moves its clock ahead, with its `Date` header.
+    pub fn move_clock(&mut self, seconds: u64) {
+        self.ahead += seconds;
+    }
+
     fn read(&mut self) {
         let Some(file) = &self.file else { return };
         let Ok(changed) = std::fs::metadata(file).and_then(|meta| meta.modified()) else { return };
@@ -493,7 +510,7 @@ impl Double {
         }
         let signed_in = request.headers.contains_key("authorization");
         let failures = self.state.failures.clone();
-        let reply = match self.route(request) {
+        let mut reply = match self.route(request) {
             Ok(reply) => reply,
             Err(response) => Reply::Now(response),
         };
@@ -507,8 +524,12 @@ impl Double {
         if request.method != "GET" || self.state.failures != failures {
             self.write();
         }
-        let status = match &reply {
-            Reply::Now(response) => response.status,
+        let date = UNIX_EPOCH + Duration::from_secs(self.second());
+        let status = match &mut reply {
+            Reply::Now(response) => {
+                response.headers.push(("date".into(), httpdate::fmt_http_date(date)));
+                response.status
+            }
             Reply::Ask(_) => 200,
         };
         self.seen.push(Seen { method: request.method.clone(), path, signed_in, status });
@@ -740,7 +761,7 @@ impl Double {
     }
 
     fn second(&self) -> u64 {
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + self.ahead
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + self.ahead
     }
 
     fn new_id(&mut self) -> u64 {

@@ -181,6 +181,7 @@ impl Double {
                     content,
                     folder: folder.clone(),
                     messages,
+                    updated: 0,
                     provisioned: true,
                     provider: Some(name.clone()),
                     v2: None,
