@@ -558,9 +558,7 @@ impl World {
     pub fn observe(&self, desired: &Stack, case: Case) -> Observed {
         let influxdb =
             InfluxdbState { has_database: self.database, retention: Some(self.keeps).filter(|_| self.database) };
-        let mut values = case.values();
-        values.retain(|name, _| self.settings == ObjectState::Right && (self.remembers || name != Retention::SETTING));
-        let values = (self.settings != ObjectState::Missing).then_some(values);
+        let values = self.stored_values(case);
         Observed {
             time: NOW,
             network: match self.networks {
@@ -587,12 +585,15 @@ impl World {
         }
     }
 
-    /// Writes the record of an upgrade. The engine's client writes this run's settings in place of unreadable ones.
+    fn stored_values(&self, case: Case) -> Option<BTreeMap<String, Remembered>> {
+        let mut values = case.values();
+        values.retain(|name, _| self.settings == ObjectState::Right && (self.remembers || name != Retention::SETTING));
+        (self.settings != ObjectState::Missing).then_some(values)
+    }
+
     fn write_record(&mut self, upgrade: Option<Upgrade>) {
+        assert_ne!(self.settings, ObjectState::Missing, "it is recorded beside the settings");
         self.upgrade = upgrade;
-        if self.settings == ObjectState::Missing {
-            self.settings = ObjectState::Right;
-        }
     }
 
     /// Time passes between two observations.
@@ -643,13 +644,14 @@ impl World {
                 assert!(!self.influxdb.runs() && !self.grafana.runs() && !self.network_is_used, "it is in use");
                 self.lose_network();
             }
-            Step::SaveSettings { values, keeps_retention } => {
-                assert_eq!(*values, case.values());
+            Step::SaveSettings { values, replaces } => {
+                assert_eq!(*replaces, self.stored_values(case), "the replaced settings were read before");
+                let remembered = std::mem::replace(&mut self.remembers, values.contains_key(Retention::SETTING));
                 self.settings = ObjectState::Right;
-                if let Some(desired) = case.retention.filter(|_| !keeps_retention && !self.remembers) {
+                assert_eq!(Some(values), self.stored_values(case).as_ref());
+                if let Some(desired) = case.retention.filter(|_| self.remembers && !remembered) {
                     let deletes = self.database && desired.is_shorter_than(self.keeps);
                     assert!(self.asked || !deletes, "an unconfirmed retention is remembered");
-                    self.remembers = true;
                 }
             }
             Step::RemoveSettings => (self.settings, self.remembers, self.restore) = (ObjectState::Missing, false, None),
@@ -713,7 +715,6 @@ impl World {
             }
             Step::RecordUpgrade(upgrade) => {
                 let is_new = upgrade.id == NOW.to_string();
-                assert!(!is_new || self.settings != ObjectState::Missing, "it is recorded beside the settings");
                 assert!(is_new || self.upgrade.as_ref().is_some_and(|current| current.id == upgrade.id), "{upgrade:?}");
                 self.copy = self.copy.map(|(data, is_current)| (data, is_current && !is_new));
                 self.write_record(Some(upgrade.as_ref().clone()));

@@ -214,7 +214,8 @@ pub(super) async fn open_restored(
         ));
     }
     stack = backup::restoring(stack, restore.clone());
-    let values = stack.settings.as_ref().map(|settings| settings.values.clone()).unwrap_or_default();
+    let mut values = stack.settings.as_ref().map(|settings| settings.values.clone()).unwrap_or_default();
+    values.remove(Retention::SETTING);
     let record = RestoreRecord { values, restore, replaced: noted.restore };
     let images = settings::remembered_images(&inputs, &engine, &memory, &stack)?;
     let session = Session::new(stack, Some(Rc::new(docker)), credentials, context.listener())?;

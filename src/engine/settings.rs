@@ -34,23 +34,24 @@ impl Docker {
         Ok(among(&self.volumes_of(instance).await?, instance))
     }
 
-    /// Writes all settings as a whole and removes the previous copy. The record of an upgrade is
-    /// kept, and with `keeps_retention` also the stored retention period.
+    /// Writes all settings as a whole and removes the previous copy. The record of an upgrade is kept.
     ///
     /// # Errors
-    /// [`Error::Foreign`] if another owner's container uses the previous copy, [`Error::Docker`] if the engine returns an
-    /// error.
+    /// [`Error::Raced`] if the stored values are not those to replace, [`Error::Foreign`] if another owner's container
+    /// uses the previous copy, [`Error::Docker`] if the engine returns an error.
     pub(crate) async fn save_settings(
         &self,
         instance: &str,
         values: &BTreeMap<String, Remembered>,
-        keeps_retention: bool,
+        replaces: Option<&BTreeMap<String, Remembered>>,
     ) -> Result<()> {
-        let change = |stored: &StoredSettings| {
-            let values = if keeps_retention { stored.keep_retention(values) } else { values.clone() };
-            Ok(StoredSettings { values: Some(values), ..stored.clone() })
-        };
-        self.save(instance, change).await
+        self.save(instance, |stored| {
+            if stored.values.as_ref() != replaces {
+                return Err("another process has changed them");
+            }
+            Ok(StoredSettings { values: Some(values.clone()), ..stored.clone() })
+        })
+        .await
     }
 
     /// Writes the first settings of an instance with the record of a started restore, or takes over
@@ -61,7 +62,8 @@ impl Docker {
     pub(crate) async fn begin_restore(&self, instance: &str, record: &RestoreRecord) -> Result<()> {
         self.save(instance, |stored| {
             expect_replaceable(stored, &record.restore, record.replaced.as_ref())?;
-            Ok(StoredSettings { restore: Some(record.restore.clone()), ..unconfirmed(&record.values) })
+            let (values, restore) = (Some(record.values.clone()), Some(record.restore.clone()));
+            Ok(StoredSettings { values, restore, ..StoredSettings::default() })
         })
         .await
     }
@@ -73,24 +75,24 @@ impl Docker {
     /// returns an error.
     pub(crate) async fn finish_restore(&self, instance: &str, record: &RestoreRecord) -> Result<()> {
         self.save(instance, |stored| match &stored.restore {
-            Some(noted) if *noted == record.restore => Ok(unconfirmed(&record.values)),
+            Some(noted) if *noted == record.restore => {
+                Ok(StoredSettings { values: Some(record.values.clone()), ..StoredSettings::default() })
+            }
             _ => Err("another run took over the restore"),
         })
         .await
     }
 
-    /// Records the state of an upgrade together with the current settings, or with `values` if
-    /// there are none; `None` removes the record.
+    /// Records the state of an upgrade together with the current settings; `None` removes the record.
     ///
     /// # Errors
     /// [`Error::Raced`] if the settings are gone, [`Error::Docker`] if the engine returns an error.
-    pub(crate) async fn save_upgrade(
-        &self,
-        instance: &str,
-        values: Option<&BTreeMap<String, Remembered>>,
-        upgrade: Option<&Upgrade>,
-    ) -> Result<()> {
-        self.save(instance, |stored| with_upgrade(stored, values, upgrade).ok_or("another process removed them")).await
+    pub(crate) async fn save_upgrade(&self, instance: &str, upgrade: Option<&Upgrade>) -> Result<()> {
+        self.save(instance, |stored| match &stored.values {
+            Some(_) => Ok(StoredSettings { upgrade: upgrade.cloned(), ..stored.clone() }),
+            None => Err("another process removed them"),
+        })
+        .await
     }
 
     /// Writes settings derived from the current ones. The newest copy is valid: a run whose number
@@ -167,26 +169,6 @@ fn expect_replaceable(
     }
 }
 
-/// The settings for a restored instance, without a retention period, which `up` has to confirm first.
-fn unconfirmed(values: &BTreeMap<String, Remembered>) -> StoredSettings {
-    let none = StoredSettings::default();
-    StoredSettings { values: Some(none.keep_retention(values)), ..none }
-}
-
-/// The stored settings with another record of an upgrade, or `values` if the stored ones cannot be read. The retention
-/// period of `values` is not confirmed yet.
-fn with_upgrade(
-    stored: &StoredSettings,
-    values: Option<&BTreeMap<String, Remembered>>,
-    upgrade: Option<&Upgrade>,
-) -> Option<StoredSettings> {
-    let values = match &stored.values {
-        Some(values) => values.clone(),
-        None => stored.keep_retention(values?),
-    };
-    Some(StoredSettings { values: Some(values), upgrade: upgrade.cloned(), ..stored.clone() })
-}
-
 fn name(instance: &str, number: u64) -> String {
     format!("{instance}-settings-{number}")
 }
@@ -214,7 +196,6 @@ pub(super) fn among(volumes: &[EngineVolume], instance: &str) -> StoredSettings 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::retention::Retention;
 
     #[test]
     fn a_restore_replaces_nothing_but_the_confirmed_unfinished_one() {
@@ -262,7 +243,7 @@ mod tests {
         };
         let (_folder, docker) = crate::engine::fake::engine(answer).await;
         let values = docker.stored_settings("x").await.unwrap().values.unwrap();
-        for result in [docker.remove_settings("x").await, docker.save_settings("x", &values, false).await] {
+        for result in [docker.remove_settings("x").await, docker.save_settings("x", &values, Some(&values)).await] {
             let error = result.unwrap_err();
             assert_eq!(error.to_string(), "cannot delete volume x-settings-1: container backup uses it");
             assert!(
@@ -271,20 +252,39 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_record_of_an_upgrade_stores_no_unconfirmed_retention() {
-        let remembered = |value: &str| Remembered { value: value.into(), from_file: false };
-        let values = |days: &str| {
-            let both = [("database", "d"), (Retention::SETTING, days)];
-            both.map(|(name, value)| (name.to_string(), remembered(value))).into()
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn settings_that_are_not_as_read_are_not_replaced() {
+        let values = |database: &str| {
+            BTreeMap::from([("database".to_string(), Remembered { value: database.into(), from_file: false })])
         };
-        let (own, kept): (BTreeMap<_, _>, BTreeMap<_, _>) = (values("2d"), values("90d"));
-        let stored = StoredSettings { numbers: vec![1], values: Some(kept.clone()), ..StoredSettings::default() };
-        assert_eq!(with_upgrade(&stored, Some(&own), None).unwrap().values, Some(kept));
-        let unreadable = StoredSettings { values: None, ..stored };
-        let written = with_upgrade(&unreadable, Some(&own), None).unwrap().values.unwrap();
-        assert_eq!(written, [("database".to_string(), remembered("d"))].into());
-        assert_eq!(with_upgrade(&unreadable, None, None), None);
+        // The volume's label: readable, unreadable, and no volume.
+        for (text, read) in
+            [(Some(r#"{"database":{"value":"d","from":"user"}}"#), true), (Some("{"), false), (None, false)]
+        {
+            let labels = serde_json::json!({labels::INSTANCE: "x", labels::SETTINGS: text});
+            let volume = serde_json::json!({
+                "Name": "x-settings-1", "Driver": "local", "Mountpoint": "/", "Labels": labels, "Scope": "local",
+                "Options": {}
+            });
+            let list: Vec<_> = text.map(|_| volume).into_iter().collect();
+            let volumes = serde_json::json!({"Volumes": list}).to_string();
+            let (_folder, docker) = crate::engine::fake::engine(move |request: &str| {
+                assert!(request.starts_with("GET"), "{request}");
+                (200, volumes.clone())
+            })
+            .await;
+            let stored = docker.stored_settings("x").await.unwrap().values;
+            assert_eq!(stored, read.then(|| values("d")));
+            let another = if read { None } else { Some(values("d")) };
+            let mut results = vec![docker.save_settings("x", &values("new"), another.as_ref()).await];
+            if read {
+                results.push(docker.save_settings("x", &values("new"), Some(&values("other"))).await);
+            } else {
+                results.push(docker.save_upgrade("x", None).await);
+            }
+            assert!(results.iter().all(|result| matches!(result, Err(Error::Raced { .. }))), "{text:?}: {results:?}");
+        }
     }
 
     #[test]

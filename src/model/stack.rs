@@ -364,7 +364,7 @@ impl UnfinishedRestore {
 /// A restore with the settings that it writes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RestoreRecord {
-    /// The settings to remember, by the option's name.
+    /// The settings to remember, by the option's name, without the retention period, which `up` has to confirm first.
     pub values: BTreeMap<String, Remembered>,
     pub restore: UnfinishedRestore,
     /// The unfinished restore that it takes over.

@@ -1,6 +1,5 @@
 //! Executes steps, with both roles in parallel, and waits for servers.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -16,7 +15,7 @@ use crate::model::event::{Event, ExecutedStep};
 use crate::model::observed::PortHolder;
 use crate::model::plan::{ContainerUse, Finding, NewContainer, Phase, Plan, Step};
 use crate::model::role::{PerRole, Role};
-use crate::model::stack::{DesiredContainer, EngineLocation, Login, Remembered};
+use crate::model::stack::{DesiredContainer, EngineLocation, Login};
 
 /// The end of a plan, or of a run, that failed.
 #[derive(Debug)]
@@ -152,8 +151,8 @@ impl Session {
             Step::CreateNetwork => self.docker()?.create_network(instance).await,
             Step::RemoveNetwork => self.docker()?.remove_networks(instance, false).await,
             Step::RemoveDuplicateNetworks => self.docker()?.remove_networks(instance, true).await,
-            Step::SaveSettings { values, keeps_retention } => {
-                self.docker()?.save_settings(instance, &values, keeps_retention).await
+            Step::SaveSettings { values, replaces } => {
+                self.docker()?.save_settings(instance, &values, replaces.as_ref()).await
             }
             Step::BeginRestore(record) => self.docker()?.begin_restore(instance, &record).await,
             Step::FinishRestore(record) => self.docker()?.finish_restore(instance, &record).await,
@@ -177,10 +176,8 @@ impl Session {
                 self.docker()?.write_intended_version(connection.container()?, version, &image).await
             }
             Step::ClearIntendedVersion => self.docker()?.clear_intended_version(connection.container()?).await,
-            Step::RecordUpgrade(upgrade) => {
-                self.docker()?.save_upgrade(instance, self.remembered(), Some(&upgrade)).await
-            }
-            Step::EndUpgrade(end) => self.docker()?.save_upgrade(instance, self.remembered(), end.as_deref()).await,
+            Step::RecordUpgrade(upgrade) => self.docker()?.save_upgrade(instance, Some(&upgrade)).await,
+            Step::EndUpgrade(end) => self.docker()?.save_upgrade(instance, end.as_deref()).await,
             Step::DeleteDatabaseCopy => self.delete_database_copy(connection.container()?).await,
             Step::CopyGrafanaDatabase { upgrade } => {
                 self.docker()?.copy_database(connection.container()?, &upgrade).await
@@ -257,10 +254,6 @@ impl Session {
             self.listener.on(Event::Warning(&warning));
         }
         Ok(())
-    }
-
-    fn remembered(&self) -> Option<&BTreeMap<String, Remembered>> {
-        self.stack.settings.as_ref().map(|settings| &settings.values)
     }
 
     pub(super) fn spec(&self, role: Role) -> Result<&DesiredContainer> {

@@ -1,5 +1,6 @@
 //! Decides whether a run that failed with a new image of Grafana goes back to the previous image.
 
+use super::settings::before_record;
 use super::{BlockReason, Finding, Item, Plan, Resource, Step};
 use crate::model::observed::Observed;
 use crate::model::refusal::Refusal;
@@ -49,7 +50,8 @@ pub fn roll_back(stack: &Stack, seen: &Observed, step: Option<&Step>, cause: Fai
     }
     let upgrade = Upgrade { state, ..tried(stack, seen)?.clone() };
     let record = Step::RecordUpgrade(Box::new(upgrade.clone()));
-    let item = Item::new(Resource::Upgrade, Finding::Requested("the new image failed"), vec![record]);
+    let steps = before_record(stack, &seen.settings).into_iter().chain([record]).collect();
+    let item = Item::new(Resource::Upgrade, Finding::Requested("the new image failed"), steps);
     Some(Rollback { upgrade, plan: Plan::new(vec![item]) })
 }
 
@@ -104,6 +106,8 @@ fn tried<'a>(stack: &Stack, seen: &'a Observed) -> Option<&'a Upgrade> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::model::image::ImageRef;
     use crate::model::observed::ContainerState;
@@ -205,7 +209,13 @@ mod tests {
         let Rollback { upgrade, plan } = roll_back(&stack, &seen, Some(&wait), NOT_READY).unwrap();
         let pending = seen.settings.upgrade.clone().unwrap();
         assert_eq!(upgrade, Upgrade { state: UpgradeState::Refused, ..pending.clone() });
-        assert_eq!(plan.executable().collect::<Vec<_>>(), [&Step::RecordUpgrade(Box::new(upgrade))]);
+        let record = Step::RecordUpgrade(Box::new(upgrade));
+        let save = Step::SaveSettings { values: BTreeMap::new(), replaces: None };
+        assert_eq!(plan.executable().collect::<Vec<_>>(), [&save, &record], "no settings are stored");
+        let mut saved = seen.clone();
+        saved.settings.values = Some(BTreeMap::new());
+        let plan = roll_back(&stack, &saved, Some(&wait), NOT_READY).unwrap().plan;
+        assert_eq!(plan.executable().collect::<Vec<_>>(), [&record]);
         let postponed = roll_back(&stack, &seen, Some(&copy()), NOT_READY).unwrap().upgrade;
         assert_eq!(postponed.state, UpgradeState::Postponed);
         for state in [UpgradeState::Refused, UpgradeState::Postponed, UpgradeState::Undone, UpgradeState::Ended] {

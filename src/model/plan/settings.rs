@@ -33,11 +33,15 @@ pub(super) fn settings(stack: &Stack, stored: &StoredSettings, keeps_retention: 
         // Only the retention period is left, which a later plan saves.
         return Some(Item::new(Resource::Settings, finding, vec![]));
     }
-    Some(Item::with_step(
-        Resource::Settings,
-        finding,
-        Step::SaveSettings { values: settings.values.clone(), keeps_retention },
-    ))
+    let (values, replaces) = (kept.unwrap_or_else(|| settings.values.clone()), stored.values.clone());
+    Some(Item::with_step(Resource::Settings, finding, Step::SaveSettings { values, replaces }))
+}
+
+/// Replaces missing or unreadable settings before the record of an upgrade is written next to them. The retention
+/// period is not confirmed yet.
+pub(super) fn before_record(stack: &Stack, stored: &StoredSettings) -> Option<Step> {
+    let values = stored.keep_retention(&stack.settings.as_ref()?.values);
+    stored.values.is_none().then_some(Step::SaveSettings { values, replaces: None })
 }
 
 /// The blocker of commands that depend on remembered settings that were lost and cannot be derived.
@@ -130,14 +134,27 @@ mod tests {
     }
 
     #[test]
-    fn a_retention_that_a_later_plan_saves_is_no_step() {
+    fn an_unconfirmed_retention_is_left_to_a_later_plan() {
         let desired = Settings { values: values(&[("database", "d"), (Retention::SETTING, "2d")]), lost: None };
         let stack = Stack { settings: Some(desired), ..samples::stack() };
-        let steps =
-            |before: &[(&str, &str)]| settings(&stack, &stored(&[1], values(before)), true).unwrap().steps.len();
-        assert_eq!(steps(&[("database", "d")]), 0);
-        assert_eq!(steps(&[("database", "d"), (Retention::SETTING, "90d")]), 0);
-        assert_eq!(steps(&[("database", "other")]), 1);
+        let saved = |before: &StoredSettings| {
+            let steps = settings(&stack, before, true).unwrap().steps;
+            steps.into_iter().map(|(_, step)| step).collect::<Vec<_>>()
+        };
+        let kept = (Retention::SETTING, "90d");
+        assert_eq!(saved(&stored(&[1], values(&[("database", "d")]))), []);
+        assert_eq!(saved(&stored(&[1], values(&[("database", "d"), kept]))), []);
+        for retention in [&[][..], &[kept]] {
+            let [before, after] = ["other", "d"].map(|name| values(&[&[("database", name)], retention].concat()));
+            let save = Step::SaveSettings { values: after, replaces: Some(before.clone()) };
+            assert_eq!(saved(&stored(&[1], before)), [save]);
+        }
+        // Settings that cannot be read are replaced before the record of an upgrade.
+        let save = Step::SaveSettings { values: values(&[("database", "d")]), replaces: None };
+        let unreadable = StoredSettings { numbers: vec![1], ..StoredSettings::default() };
+        assert_eq!(saved(&unreadable), std::slice::from_ref(&save));
+        assert_eq!(before_record(&stack, &unreadable), Some(save));
+        assert_eq!(before_record(&stack, &stored(&[1], values(&[]))), None);
     }
 
     #[test]
@@ -184,7 +201,7 @@ mod tests {
         assert_eq!((resource, blocker.kind), (Resource::Settings, BlockReason::Settings));
         assert!(blocker.hint.contains("up --database NAME"), "{}", blocker.hint);
         let derived = plan(vec![]);
-        assert_eq!(steps(&derived), [Step::SaveSettings { values: values.clone(), keeps_retention: false }]);
+        assert_eq!(steps(&derived), [Step::SaveSettings { values: values.clone(), replaces: None }]);
     }
 
     #[test]
@@ -192,9 +209,10 @@ mod tests {
         let login = Login { supplies_password: true, is_untried: true, ..samples::stack().login };
         let mut desired = Stack { login, ..samples::stack() };
         config_of(&mut desired, Role::Grafana).password = PasswordSource::File;
+        let registry = Remembered { value: "r".into(), from_file: true };
+        let replaces = Some([("registry".into(), registry)].into());
         let plan = plan_with(&desired, |seen| {
-            let registry = Remembered { value: "r".into(), from_file: true };
-            seen.settings.values = Some([("registry".into(), registry)].into());
+            seen.settings.values.clone_from(&replaces);
             container_of(seen, Role::Grafana).run = RunState::Exited(0);
             seen.grafana.response = ServerResponse::Unasked;
             seen.grafana.content = Some(VolumeContent::default());
@@ -202,7 +220,7 @@ mod tests {
         assert_eq!(plan.until(), Phase::Trial, "the answer decides the next plan");
         let order = steps(&plan);
         let at = |step| order.iter().position(|one| *one == step).unwrap();
-        let saved = at(Step::SaveSettings { values: BTreeMap::new(), keeps_retention: false });
+        let saved = at(Step::SaveSettings { values: BTreeMap::new(), replaces });
         assert!(at(Step::TryLogin(Credential::Supplied)) < saved, "{order:?}");
         assert!(saved < at(Step::RemoveContainer(Role::Grafana)), "{order:?}");
     }

@@ -33,8 +33,8 @@ pub enum Step {
     SaveSettings {
         /// By the option's name.
         values: BTreeMap<String, Remembered>,
-        /// Keep the stored retention period, because it is unknown whether the new one deletes points.
-        keeps_retention: bool,
+        /// The values that they replace, as read; `None` if they are missing or cannot be read.
+        replaces: Option<BTreeMap<String, Remembered>>,
     },
     /// Remove the remembered settings.
     RemoveSettings,
@@ -80,7 +80,7 @@ pub enum Step {
     },
     /// Withdraw the record of a start that did not happen.
     ClearIntendedVersion,
-    /// Write the record of an upgrade next to the settings.
+    /// Write the record of an upgrade next to the settings, which exist.
     RecordUpgrade(Box<Upgrade>),
     /// Copy Grafana's database inside its volume.
     CopyGrafanaDatabase {

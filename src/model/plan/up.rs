@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::network::network;
 use super::server::{self, PlanInputs, server};
-use super::settings::{settings, unknown_settings};
+use super::settings::{before_record, settings, unknown_settings};
 use super::{Contradictions, FailureCause, Finding, Item, Phase, Plan, Resource, Step, UpOptions, grafana, unfinished};
 use crate::model::container_config::Difference;
 use crate::model::observed::{InfluxdbState, Observed, PortHolder, RunState, VolumeState};
@@ -49,16 +49,28 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     items.extend(inside);
     items.push(query);
     let mut plan = Plan::new(items);
+    let is_early_record = |(phase, step): &(Phase, Step)| *phase < Phase::Settings && is_record(step);
+    if plan.items.iter().any(|item| item.steps.iter().any(is_early_record))
+        && let Some(save) = before_record(stack, &seen.settings)
+        && let Some(settings) = plan.items.iter_mut().find(|item| item.resource == Resource::Settings)
+    {
+        settings.steps.insert(0, (Phase::Trial, save));
+    }
     if stack.container(Role::Grafana).is_some() && !plan.rolls_back() {
         // After the query, because accepting a new version also queries through the data source.
         let edited = plan.finding(Resource::Dashboard(DashboardId::Bundled)) == Some(&Finding::Edited);
         // A new record replaces the observed one.
-        let is_replaced = plan.steps().any(|(step, _)| matches!(step, Step::RecordUpgrade(_) | Step::EndUpgrade(_)));
+        let is_replaced = plan.steps().any(|(step, _)| is_record(step));
         plan.items.extend(
             upgrade.filter(|_| !is_unreadable && !is_replaced).and_then(|upgrade| finish_upgrade(upgrade, edited)),
         );
     }
     plan
+}
+
+/// Whether a step writes the record of an upgrade.
+const fn is_record(step: &Step) -> bool {
+    matches!(step, Step::RecordUpgrade(_) | Step::EndUpgrade(_))
 }
 
 /// Accepts the new image once it answers the dashboard's queries, and then deletes the copy of the database.
