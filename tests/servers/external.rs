@@ -514,7 +514,7 @@ fn provisioned_objects_are_not_changed() {
         record = it.continue_record(record);
         let url = format!("http://{UNRESOLVABLE}:8086");
         it.double.lock().unwrap().provision_data_source(&source("clipperMetrics", &url));
-        let up = it.run(&["up", "--data-source-url", &url, "--timeout", "1m"]).expect(1);
+        let up = it.run(&["up", "--data-source-url", &url, "--timeout", "5s"]).expect(1);
         record.add("the query of the data source in the file fails", up);
         // A provisioned dashboard with this uid is not overwritten.
         let it = Servers::start(version);
