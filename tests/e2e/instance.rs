@@ -239,7 +239,9 @@ pub(crate) fn both_streams(words: &[&str]) -> String {
 
 /// Fails without an engine; tests do not skip.
 fn require_engine() {
-    if let Err(why) = docker(&["version", "--format", "{{.Server.Version}}"]) {
+    static ANSWER: LazyLock<Result<String, String>> =
+        LazyLock::new(|| docker(&["version", "--format", "{{.Server.Version}}"]));
+    if let Err(why) = &*ANSWER {
         panic!("these tests need a Docker engine; `tests/run` starts one: {why}");
     }
 }
@@ -263,7 +265,9 @@ pub(crate) fn is_podman() -> bool {
 
 /// Whether the engine is a rootless Podman, whose networks are not the host's.
 pub(crate) fn is_rootless() -> bool {
-    is_podman() && docker(&["info", "--format", "{{.DockerRootDir}}"]).unwrap().contains("/.local/share/")
+    static IS_ROOTLESS: LazyLock<bool> =
+        LazyLock::new(|| docker(&["info", "--format", "{{.DockerRootDir}}"]).unwrap().contains("/.local/share/"));
+    is_podman() && *IS_ROOTLESS
 }
 
 /// An address of this machine other than loopback, as other hosts see it.
