@@ -226,6 +226,11 @@ impl Http {
         self.with_auth(Auth::None)
     }
 
+    #[must_use]
+    pub(crate) fn has_credentials(&self) -> bool {
+        self.auth != Auth::None
+    }
+
     /// Reports a note about this server.
     pub(crate) fn note(&self, text: &str) {
         self.listener.on(Event::Note(text));

@@ -107,8 +107,8 @@ impl Influxdb {
         within: Duration,
     ) -> (ServerResponse<InfluxdbState>, Option<String>) {
         let version = match self.version(within).await {
-            (_, Some(version)) => version,
-            (answer, None) => return (answer.discard(), None),
+            (ServerResponse::Answering(()), Some(version)) => version,
+            (answer, version) => return (answer.discard(), version),
         };
         let answer = match self.databases().await {
             Ok(names) => {
@@ -125,13 +125,11 @@ impl Influxdb {
         (answer, Some(version))
     }
 
-    /// Whether Clipper can use the server, with its version if it can; requested without credentials.
+    /// Whether Clipper can use the server, with its version if known. Credentials are sent only if the server, or a
+    /// proxy in front of it, requires them for this request.
     pub(crate) async fn version(&self, within: Duration) -> (ServerResponse<()>, Option<String>) {
-        match self.http.anonymous().send(Request { within: Some(within), ..Request::new("GET", "/ping") }).await {
-            Ok(ping) => match usable_version(&ping) {
-                Ok(version) => (ServerResponse::Answering(()), Some(version)),
-                Err(answer) => (answer, None),
-            },
+        match self.ping(Some(within)).await {
+            Ok(ping) => usable_version(&ping),
             Err(Error::Http { why, .. }) => (ServerResponse::Silent(why), None),
             Err(Error::Answer { why, .. }) => {
                 (ServerResponse::Unusable(format!("a server that is not InfluxDB ({why})")), None)
@@ -140,13 +138,18 @@ impl Influxdb {
         }
     }
 
+    async fn ping(&self, within: Option<Duration>) -> Result<Response> {
+        let request = || Request { within, ..Request::new("GET", "/ping") };
+        let ping = self.http.anonymous().send(request()).await?;
+        if ping.status == 401 && self.http.has_credentials() { self.http.send(request()).await } else { Ok(ping) }
+    }
+
     /// The server's clock in milliseconds since 1970, to the second.
     ///
     /// # Errors
     /// If the server does not answer.
     pub(crate) async fn clock(&self) -> Result<Option<i64>> {
-        let request = Request { within: Some(PROBE_TIMEOUT), ..Request::new("GET", "/ping") };
-        Ok(self.http.anonymous().send(request).await?.date())
+        Ok(self.ping(None).await?.date())
     }
 
     /// All databases, including InfluxDB's own.
@@ -311,28 +314,28 @@ fn shard(retention: Retention) -> &'static str {
     }
 }
 
-/// The version, if Clipper can use it.
-fn usable_version(ping: &Response) -> Result<String, ServerResponse<()>> {
-    let Some(version) = ping.header("x-influxdb-version") else {
+/// Whether Clipper can use the server that answered a ping, and its version if it can.
+fn usable_version(ping: &Response) -> (ServerResponse<()>, Option<String>) {
+    let version = ping.header("x-influxdb-version").map(|version| excerpt(&version, 40));
+    let response = match &version {
+        // A proxy that requires a login does not name the server behind it.
+        _ if ping.status == 401 => ServerResponse::Refusing(ping.message()),
+        Some(version) if matches!(Version::parse(version), Some(Version(1, _))) => ServerResponse::Answering(()),
+        Some(version) => {
+            ServerResponse::Unusable(format!("InfluxDB {version}, which does not support Clipper's protocol,"))
+        }
         // The engine's proxy accepts connections before the server behind it listens.
-        if matches!(ping.status, 502..=504) {
-            return Err(ServerResponse::Starting(format!("still starting (status {})", ping.status)));
+        None if matches!(ping.status, 502..=504) => {
+            ServerResponse::Starting(format!("still starting (status {})", ping.status))
         }
-        if let Some(place) = ping.redirects_to() {
-            return Err(ServerResponse::Unusable(format!("a redirect to {place}")));
-        }
-        return Err(ServerResponse::Unusable("a server that is not InfluxDB".into()));
+        None => ServerResponse::Unusable(match ping.redirects_to() {
+            Some(place) => format!("a redirect to {place}"),
+            None => "a server that is not InfluxDB".into(),
+        }),
     };
-    if ping.status == 401 {
-        return Err(ServerResponse::Refusing(ping.message()));
-    }
-    match Version::parse(&version) {
-        Some(Version(1, _)) => Ok(version.trim_start_matches('v').to_string()),
-        _ => Err(ServerResponse::Unusable(format!(
-            "InfluxDB {}, which does not support Clipper's protocol,",
-            excerpt(&version, 40)
-        ))),
-    }
+    let is_known = matches!(response, ServerResponse::Answering(()) | ServerResponse::Refusing(_));
+    let version = version.filter(|_| is_known).map(|version| version.trim_start_matches('v').to_string());
+    (response, version)
 }
 
 /// The body of an answer. InfluxDB reports a statement's error in its result, with status 200.

@@ -57,6 +57,9 @@ async fn native(stack: &Stack, role: Role, listener: &Rc<dyn Listener>) -> Resul
     let http = Http::new(role.name(), &url.to_string(), true, None, Rc::clone(listener))?;
     let (response, version) = health(role, http).await;
     let answer = match response {
+        ServerResponse::Refusing(_) if version.is_none() => {
+            NativeAnswer::Unusable("a server that requires a login".into())
+        }
         ServerResponse::Answering(()) | ServerResponse::Refusing(_) | ServerResponse::Failing(_) => {
             NativeAnswer::Usable(version.unwrap_or_default())
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::support::context::Record;
 use crate::support::double::{TOKEN, Version, handle};
 use crate::support::influxd::Influxd;
-use crate::support::run::{Ran, Run, http_with};
-use crate::support::server::{Request, in_background};
+use crate::support::run::{Ran, Run, basic, http_with};
+use crate::support::server::{Request, Response, in_background};
 use crate::support::servers::Servers;
 use serde_json::{Value, json};
 
@@ -586,7 +586,7 @@ fn a_stalled_body_times_out() {
     });
     let mut record = it.record().port(port, ":3001");
     let (influxdb, grafana) = (it.influxd.url(), format!("http://127.0.0.1:{port}"));
-    let words = ["up", "--influxdb-url", &influxdb, "--grafana-url", &grafana];
+    let words = ["up", "--influxdb-url", &influxdb, "--grafana-url", &grafana, "--timeout", "5s"];
     record.run("Grafana's response never ends", Run::without_engine(words)).expect(1);
     record.section();
 }
@@ -1143,6 +1143,61 @@ fn beside_native_servers_on_all_addresses_a_bare_up_names_them_and_status_warns(
         let (out, err) = if is_output { (text, String::new()) } else { (String::new(), text) };
         let code = i32::from(err.contains("error:"));
         record.add("native servers on all addresses", Ran { code, typed, out, err });
+    }
+    record.section();
+}
+
+/// A server in front of an InfluxDB, which answers a request itself if `first` does, after this delay.
+fn in_front_of(
+    url: String,
+    delay: Duration,
+    first: impl Fn(&Request) -> Option<Response> + Send + Sync + 'static,
+) -> u16 {
+    in_background(move |request: Request| {
+        let (url, own) = (url.clone(), first(&request));
+        async move {
+            tokio::time::sleep(delay).await;
+            if let Some(own) = own {
+                return own;
+            }
+            let forwarded = tokio::task::spawn_blocking(move || {
+                let body = String::from_utf8_lossy(&request.body).to_string();
+                let form = [("content-type", "application/x-www-form-urlencoded")];
+                http_with(&request.method, &format!("{url}{}", request.path), Some(&body), &form).unwrap()
+            });
+            let (status, text) = forwarded.await.unwrap();
+            let mut response = Response::bytes(status, "application/json", text.into_bytes());
+            response.headers.push(("X-Influxdb-Version".into(), "1.6.7".into()));
+            response
+        }
+    })
+}
+
+#[test]
+fn an_influxdb_whose_ping_requires_a_login_is_asked_with_it() {
+    let it = Servers::start(Version::V12);
+    let locked = Influxd::start_with(&[
+        ("INFLUXDB_HTTP_AUTH_ENABLED", "true"),
+        ("INFLUXDB_HTTP_PING_AUTH_ENABLED", "true"),
+    ]);
+    locked.query("", "CREATE USER me WITH PASSWORD 'secret' WITH ALL PRIVILEGES");
+    let proxy = in_front_of(it.influxd.url(), Duration::ZERO, |request| {
+        let is_signed_in = request.headers.get("authorization") == Some(&basic("me", "secret"));
+        (!is_signed_in).then(|| Response::bytes(401, "text/html", b"<h1>401 Unauthorized</h1>".to_vec()))
+    });
+    let mut record = it.record().port(locked.port, ":8087").port(proxy, ":8088");
+    for url in [locked.url(), format!("http://127.0.0.1:{proxy}")] {
+        let grafana = format!("http://127.0.0.1:{}", it.port());
+        let run = |words: &[&str], password: &str| {
+            let words = [words, &["--influxdb-url", &url, "--grafana-url", &grafana, "--move-data-source"]].concat();
+            Run::without_engine(words).env("CLIPPER_METRICS_INFLUXDB_PASSWORD", password)
+        };
+        record.run("no account is given", run(&["up"], "")).expect(1);
+        record.run("the password is wrong", run(&["up", "--influxdb-user", "me"], "wrong")).expect(1);
+        run(&["up", "--influxdb-user", "me"], "secret").run().expect(0);
+        let status = ["--influxdb-url", &url, "--grafana-url", &grafana, "--influxdb-user", "me"];
+        let status = Run::without_engine([&["status"][..], &status].concat());
+        status.env("CLIPPER_METRICS_INFLUXDB_PASSWORD", "secret").run().expect(0);
     }
     record.section();
 }
