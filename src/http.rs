@@ -17,12 +17,12 @@ use crate::objects_only::ObjectsOnly;
 
 /// The largest answer that is read; a dashboard of thirty models is about a hundredth of it.
 const LIMIT: usize = 16 << 20;
-/// The time limit of one request.
-const REQUEST: Duration = Duration::from_secs(10);
+/// The time limit of one request, unless the client has another.
+pub(crate) const REQUEST: Duration = Duration::from_secs(10);
 /// The time limit for establishing a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// The time limit of a request that only checks whether a server answers.
+/// The time limit of a request that only checks whether a managed server answers.
 pub(crate) const PROBE: Duration = Duration::from_secs(2);
 
 /// Credentials of a request.
@@ -152,6 +152,8 @@ pub(crate) struct Http {
     /// The address to show to users, if requests take another route.
     address: String,
     auth: Auth,
+    /// The time limit of a request that has none.
+    limit: Duration,
     listener: Rc<dyn Listener>,
 }
 
@@ -170,7 +172,6 @@ impl Http {
     ) -> Result<Self> {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT)
-            .timeout(REQUEST)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("clipper-metrics/", env!("CARGO_PKG_VERSION")));
         if bypass_proxy || bypasses_proxy(base) {
@@ -193,7 +194,7 @@ impl Http {
             why: chain(&why),
             is_late: false,
         })?;
-        Ok(Self { system, client, base: base.into(), address: base.into(), auth: Auth::None, listener })
+        Ok(Self { system, client, base: base.into(), address: base.into(), auth: Auth::None, limit: REQUEST, listener })
     }
 
     /// The same server at another address, or through another route than the address that users know.
@@ -218,6 +219,18 @@ impl Http {
     #[must_use]
     pub(crate) fn with_auth(&self, auth: Auth) -> Self {
         Self { auth, ..self.clone() }
+    }
+
+    /// The same server with another time limit for each request.
+    #[must_use]
+    pub(crate) fn with_limit(&self, limit: Duration) -> Self {
+        Self { limit, ..self.clone() }
+    }
+
+    /// The time limit of a request.
+    #[must_use]
+    pub(crate) const fn limit(&self) -> Duration {
+        self.limit
     }
 
     /// The same server without credentials, for requests that need none.
@@ -278,9 +291,7 @@ impl Http {
             Body::Form(fields) => request.form(fields),
             Body::Text(text) => request.body(text),
         };
-        if let Some(within) = within {
-            request = request.timeout(within);
-        }
+        request = request.timeout(within.unwrap_or(self.limit));
         let mut response = request.send().await.map_err(|why| broken(&why))?;
         let mut read = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|why| broken(&why))? {

@@ -219,7 +219,7 @@ pub(super) async fn open_restored(
     let record = RestoreRecord { values, restore, replaced: noted.restore };
     let images = settings::remembered_images(&inputs, &engine, &memory, &stack)?;
     let session = Session::new(stack, Some(Rc::new(docker)), credentials, context.listener())?;
-    Ok((session.with_lock(Some(lock)), record, images))
+    Ok((session.with_lock(Some(lock)).waiting(), record, images))
 }
 
 /// The settings that a restored instance remembers: those of an interrupted restore, otherwise the archive's.

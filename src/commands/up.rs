@@ -35,7 +35,7 @@ pub(crate) struct UpArguments {
 }
 
 pub(crate) async fn run(context: &Context<'_>, arguments: &UpArguments) -> Result<Exit> {
-    let session = session::open(context, Access::of(arguments.dry_run)).await?;
+    let session = session::open(context, Access::of(arguments.dry_run)).await?.waiting();
     let options = UpOptions {
         overwrite_dashboard: arguments.overwrite_dashboard,
         move_data_source: arguments.move_data_source,

@@ -2,13 +2,15 @@
 //!
 //! An account's active organisation is the last one that a user switched to, so requests never depend on it.
 
+use std::time::Duration;
+
 use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::json::lenient;
 use super::{Grafana, path};
 use crate::error::{Error, Result};
-use crate::http::{Body, PROBE, Request};
+use crate::http::{Body, Request};
 use crate::model::login::FormLogin;
 use crate::model::observed::{OrganisationState, Unreadable};
 use crate::model::stack::Secret;
@@ -128,9 +130,9 @@ impl Grafana {
     }
 
     /// Whether Grafana may allow anonymous access, as far as its answer shows.
-    pub(crate) async fn may_be_anonymous(&self) -> bool {
-        let answer =
-            self.http.anonymous().send(Request { within: Some(PROBE), ..Request::new("GET", "/api/org") }).await;
+    pub(crate) async fn may_be_anonymous(&self, within: Duration) -> bool {
+        let request = Request { within: Some(within), ..Request::new("GET", "/api/org") };
+        let answer = self.http.anonymous().send(request).await;
         !answer.is_ok_and(|answer| matches!(answer.status, 401 | 403))
     }
 

@@ -11,7 +11,7 @@ use super::json::{Elements, lenient, read};
 use super::time_range::Range;
 use super::{Api, Grafana, INFLUXDB};
 use crate::error::{Error, Result};
-use crate::http::{Body, Request, Response, escaped};
+use crate::http::{Body, REQUEST, Request, Response, escaped};
 use crate::model::text::excerpt;
 
 /// Bypasses the cache in which Grafana keeps a data source's settings for 5 s.
@@ -239,7 +239,7 @@ impl Grafana {
             let id = id.map_or_else(|| "null".into(), |id| id.to_string());
             let query = format!("db={}&q={}", escaped(database), escaped(statement));
             let path = format!("/api/datasources/proxy/{id}/query?{query}");
-            let request = Request { headers: &[PAST_THE_CACHE], ..Request::new("GET", &path) };
+            let request = Request { headers: &[PAST_THE_CACHE], within: Some(REQUEST), ..Request::new("GET", &path) };
             return self.send_to_organisation(request).await;
         }
         let query = Statement { ref_id: "A", raw_query: true, result_format: "table", query: statement };
@@ -252,7 +252,9 @@ impl Grafana {
         queries: &[DataQuery<'_, Q>],
     ) -> Result<Response> {
         let body = Body::json(&QueryRequest { from, to, queries });
-        let request = Request { headers: &[PAST_THE_CACHE], body, ..Request::new("POST", "/api/ds/query") };
+        // Grafana may wait for an InfluxDB that never answers.
+        let within = Some(REQUEST);
+        let request = Request { headers: &[PAST_THE_CACHE], body, within, ..Request::new("POST", "/api/ds/query") };
         self.send_to_organisation(request).await
     }
 

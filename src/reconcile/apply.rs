@@ -11,6 +11,7 @@ use super::connection::{Connection, Connections};
 use super::observe::health;
 use crate::engine::{Creation, is_of_this_machine};
 use crate::error::{Error, Refusal, Result};
+use crate::http::PROBE;
 use crate::model::event::{Event, ExecutedStep};
 use crate::model::observed::PortHolder;
 use crate::model::plan::{ContainerUse, Finding, NewContainer, Phase, Plan, Step};
@@ -295,6 +296,6 @@ impl Session {
             return false;
         }
         let url = spec.url_at(address.ip(), address.port()).to_string();
-        health(spec.role, self.clients.get(spec.role).at(&url, &url)).await.1.is_some()
+        health(spec.role, self.clients.get(spec.role).at(&url, &url), PROBE).await.1.is_some()
     }
 }

@@ -19,6 +19,7 @@ mod wait;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
 pub(crate) use self::connection::{Connection, Connections};
 pub(crate) use self::down::{DownOptions, down, plan_down};
@@ -94,6 +95,23 @@ impl Session {
     #[must_use]
     pub(crate) fn with_stored(self, stored: Option<StoredSettings>) -> Self {
         Self { stored, ..self }
+    }
+
+    /// Lets external servers take the whole time limit of the run for each answer, for commands that have one.
+    #[must_use]
+    pub(crate) fn waiting(self) -> Self {
+        let clients = PerRole::from_fn(|role| match self.stack.service(role) {
+            Service::External { .. } => self.clients.get(role).with_limit(self.stack.timeout),
+            Service::Container(_) => self.clients.get(role).clone(),
+        });
+        Self { clients, ..self }
+    }
+
+    /// The time limit of a request that only checks whether a server answers. Whether a container still runs is known
+    /// otherwise, and it is probed again; an external server is called silent at once.
+    #[must_use]
+    pub(crate) fn probe_limit(&self, connection: &Connection) -> Duration {
+        if self.stack.container(connection.role).is_some() { PROBE } else { connection.http.limit() }
     }
 
     /// Receives events and warnings.
@@ -196,7 +214,7 @@ impl Session {
 
     /// The version of the Grafana that answers, requested without credentials.
     pub(crate) async fn grafana_version(&self, connection: &Connection) -> Option<Version> {
-        let (_, version) = self.grafana_client(connection, Auth::None).health(PROBE).await;
+        let (_, version) = self.grafana_client(connection, Auth::None).health(self.probe_limit(connection)).await;
         version.as_deref().and_then(Version::parse)
     }
 

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 
 use super::observe::health;
 use crate::error::Result;
-use crate::http::Http;
+use crate::http::{Http, PROBE};
 use crate::model::address::ServerUrl;
 use crate::model::event::Listener;
 use crate::model::invocation::Invocation;
@@ -55,7 +55,7 @@ async fn native(stack: &Stack, role: Role, listener: &Rc<dyn Listener>) -> Resul
     };
     let url = ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), port);
     let http = Http::new(role.name(), &url.to_string(), true, None, Rc::clone(listener))?;
-    let (response, version) = health(role, http).await;
+    let (response, version) = health(role, http, PROBE).await;
     let answer = match response {
         ServerResponse::Refusing(_) if version.is_none() => {
             NativeAnswer::Unusable("a server that requires a login".into())

@@ -12,7 +12,7 @@ use crate::clock::micros_since_1970;
 use crate::engine::{Seen, SeenRole};
 use crate::error::{Error, Refusal, Result};
 use crate::grafana::{Choice, Grafana};
-use crate::http::{Auth, Http, PROBE};
+use crate::http::{Auth, Http};
 use crate::influxdb::Influxdb;
 use crate::model::last_run::image_to_look_up;
 use crate::model::login::LoginState;
@@ -249,7 +249,7 @@ impl Session {
             Answerable::OutOfReach(why) => return Ok((ServerResponse::Silent(why), None)),
             Answerable::Yes => {}
         }
-        let answer = self.influxdb(connection).observe(&self.stack.database, PROBE).await;
+        let answer = self.influxdb(connection).observe(&self.stack.database, self.probe_limit(connection)).await;
         if answer.1.is_none() {
             return Ok(answer);
         }
@@ -282,8 +282,9 @@ impl Session {
             Answerable::OutOfReach(why) => return Ok((ServerResponse::Silent(why), None, LoginState::default())),
             Answerable::Yes => {}
         }
-        let anonymous = self.grafana_client(connection, Auth::None);
-        let ((health, version), is_anonymous) = join(anonymous.health(PROBE), anonymous.may_be_anonymous()).await;
+        let (anonymous, within) = (self.grafana_client(connection, Auth::None), self.probe_limit(connection));
+        let ((health, version), is_anonymous) =
+            join(anonymous.health(within), anonymous.may_be_anonymous(within)).await;
         connection.version = version.as_deref().and_then(Version::parse);
         if !matches!(health, ServerResponse::Answering(())) {
             return Ok((health.discard(), version, LoginState::default()));
@@ -319,10 +320,10 @@ impl Session {
 }
 
 /// Whether a server of that role answers, and its version; requested without credentials.
-pub(super) async fn health(role: Role, http: Http) -> (ServerResponse<()>, Option<String>) {
+pub(super) async fn health(role: Role, http: Http, within: Duration) -> (ServerResponse<()>, Option<String>) {
     match role {
-        Role::Influxdb => Influxdb::new(http).version(PROBE).await,
-        Role::Grafana => Grafana::new(http, Choice::First, None).health(PROBE).await,
+        Role::Influxdb => Influxdb::new(http).version(within).await,
+        Role::Grafana => Grafana::new(http, Choice::First, None).health(within).await,
     }
 }
 

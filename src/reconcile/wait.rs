@@ -37,7 +37,7 @@ impl Session {
             if let Some(why) = self.ended(role, &id, &first).await? {
                 return Err(self.has_ended(connection, why).await);
             }
-            if matches!(self.probe(connection).await, ServerResponse::Answering(())) {
+            if matches!(self.probe(connection, PROBE).await, ServerResponse::Answering(())) {
                 return Err(Error::Raced { doing: doing.into(), why: format!("the connection broke ({why})") });
             }
             pause(&mut backoff).await;
@@ -94,7 +94,8 @@ impl Session {
         let mut looked = started;
         loop {
             let base = || connection.http.address().to_string();
-            let why = match self.probe(connection).await {
+            let left = deadline.saturating_duration_since(Instant::now()).max(PROBE);
+            let why = match self.probe(connection, self.probe_limit(connection).min(left)).await {
                 ServerResponse::Answering(()) => match self.expect_the_container(connection).await {
                     // A server that has just started may be too slow for the verification.
                     Err(Error::Http { why, .. } | Error::Answer { why, .. } | Error::Docker { why, .. }) => why,
@@ -162,12 +163,12 @@ impl Session {
         Ok(None)
     }
 
-    async fn probe(&self, connection: &Connection) -> ServerResponse<()> {
+    async fn probe(&self, connection: &Connection, within: Duration) -> ServerResponse<()> {
         if connection.role != Role::Influxdb {
-            return health(connection.role, connection.http.clone()).await.0;
+            return health(connection.role, connection.http.clone(), within).await.0;
         }
         // InfluxDB answers pings before it answers queries.
-        self.influxdb(connection).observe(&self.stack.database, PROBE).await.0.map(drop)
+        self.influxdb(connection).observe(&self.stack.database, within).await.0.map(drop)
     }
 
     /// The error for a server that may become ready later, with its last log lines.

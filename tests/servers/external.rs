@@ -1201,3 +1201,36 @@ fn an_influxdb_whose_ping_requires_a_login_is_asked_with_it() {
     }
     record.section();
 }
+
+#[test]
+fn a_slow_external_server_is_used_and_a_hanging_one_ends_at_the_timeout() {
+    let it = Servers::start(Version::V12);
+    let slow_influxdb = in_front_of(it.influxd.url(), Duration::from_millis(2_500), |_| None);
+    let double = Arc::clone(&it.double);
+    let slow_grafana = in_background(move |request: Request| {
+        let double = Arc::clone(&double);
+        async move {
+            if ["/api/health", "/api/org"].contains(&request.path.as_str()) {
+                tokio::time::sleep(Duration::from_millis(2_500)).await;
+            }
+            handle(&double, request).await
+        }
+    });
+    let [influxdb, grafana] = [slow_influxdb, slow_grafana].map(|port| format!("http://127.0.0.1:{port}"));
+    let run = |words: &[&str], influxdb: &str| {
+        Run::without_engine([words, &["--influxdb-url", influxdb, "--grafana-url", &grafana]].concat())
+    };
+    run(&["up", "--timeout", "1m"], &influxdb).run().expect(0);
+    run(&["status"], &influxdb).run().expect(0);
+    let hanging = in_background(|_| std::future::pending());
+    let hanging_url = format!("http://127.0.0.1:{hanging}");
+    for (words, code, limit) in [(&["up", "--timeout", "4s"][..], 1, 4), (&["status"], 3, 10)] {
+        let started = std::time::Instant::now();
+        let ran = run(words, &hanging_url).run().expect(code);
+        let time = started.elapsed().as_secs();
+        assert!((limit..limit + 8).contains(&time), "{words:?}: {time} s\n{}{}", ran.out, ran.err);
+    }
+    let mut record = it.record().port(hanging, ":8087").port(slow_grafana, ":3001");
+    record.run("InfluxDB never answers", run(&["up", "--timeout", "1s"], &hanging_url)).expect(1);
+    record.section();
+}

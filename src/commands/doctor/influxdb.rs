@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Examination, WriteTarget, log_hint};
 use crate::engine::Forward;
 use crate::error::{Error, Result};
-use crate::influxdb::{Influxdb, PROBE_TIMEOUT};
+use crate::influxdb::Influxdb;
 use crate::influxql::quoted;
 use crate::model::diagnosis::{Check, CheckOutcome, WriteFailure};
 use crate::model::invocation::shell_word;
@@ -70,7 +70,8 @@ impl Examination<'_> {
     /// Checks that InfluxDB answers, and returns whether it has the database.
     async fn greet(&mut self, influxdb: &Influxdb, target: &WriteTarget, status: &Status) -> Result<Option<bool>> {
         let started = Instant::now();
-        let (response, version) = influxdb.observe(&target.database, PROBE_TIMEOUT).await;
+        let within = self.session.probe_limit(&self.connections.influxdb);
+        let (response, version) = influxdb.observe(&target.database, within).await;
         let has_database = response.state().map(|stored| stored.has_database);
         let outcome = match response {
             ServerResponse::Answering(_) => CheckOutcome::Passed(format!(
