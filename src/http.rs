@@ -244,6 +244,15 @@ impl Http {
         self.auth != Auth::None
     }
 
+    /// The user who signs in with a password.
+    #[must_use]
+    pub(crate) fn user(&self) -> Option<&str> {
+        match &self.auth {
+            Auth::Basic(user, _) => Some(user),
+            Auth::None | Auth::Bearer(_) => None,
+        }
+    }
+
     /// Reports a note about this server.
     pub(crate) fn note(&self, text: &str) {
         self.listener.on(Event::Note(text));

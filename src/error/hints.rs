@@ -1,11 +1,12 @@
 //! The hints of errors: the next command to type, specific to the cause.
 
 use super::{Error, ForeignObject, PullFailure, Refusal, is_disk_full};
-use crate::model::hints::{INFLUXDB_ADMINISTRATOR, UNUSABLE_CONTENT};
+use crate::model::hints::UNUSABLE_CONTENT;
 use crate::model::image::ImageRef;
 use crate::model::invocation::Invocation;
 use crate::model::publish;
 use crate::model::role::Role;
+use crate::model::text::listed;
 use crate::model::upgrade::UpgradeState;
 
 impl Error {
@@ -56,9 +57,14 @@ impl Error {
                  for 5 minutes after 5 wrong passwords"
                     .into()
             }
-            Self::Refused { .. } => {
-                format!("use --influxdb-user and --influxdb-password-file; {INFLUXDB_ADMINISTRATOR}")
+            Self::Forbidden { statements, .. } if !statements.is_empty() => {
+                let statements: Vec<String> = statements.iter().map(|statement| format!("`{statement}`")).collect();
+                format!(
+                    "use the account of an administrator of InfluxDB, or ask one to execute {}",
+                    listed(&statements)
+                )
             }
+            Self::Refused { .. } | Self::Forbidden { .. } => "use --influxdb-user and --influxdb-password-file".into(),
             Self::Answer { status: 403, .. } => {
                 "use an administrator's account; after its first `up`, an editor's account is enough for the \
                  dashboard, from Grafana 9 on"

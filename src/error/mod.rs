@@ -120,6 +120,18 @@ pub enum Error {
         url: String,
         message: String,
     },
+    /// The account at InfluxDB lacks a right.
+    #[error("cannot {doing} at {url}: {why}")]
+    Forbidden {
+        /// The attempt, in the imperative.
+        doing: String,
+        /// The server's address.
+        url: String,
+        /// InfluxDB's message, which names the right.
+        why: String,
+        /// The InfluxQL statements that an administrator executes instead; empty if no account was given.
+        statements: Vec<String>,
+    },
     /// A server's answer was an error or unusable.
     #[error("cannot {doing} at {url}: {why}")]
     Answer {
@@ -338,7 +350,7 @@ impl Error {
             Self::Pull { .. } => "pull",
             Self::Publish { .. } => "port",
             Self::Http { .. } => "unreachable",
-            Self::Refused { .. } => "refused",
+            Self::Refused { .. } | Self::Forbidden { .. } => "refused",
             Self::Answer { .. } => "answer",
             Self::NotReady { .. } => "not_ready",
             Self::UpgradeUndone { .. } => "upgrade_undone",
@@ -386,6 +398,7 @@ impl From<&Error> for FailureCause {
             | Error::Raced { .. }
             | Error::Pull { .. }
             | Error::Refused { .. }
+            | Error::Forbidden { .. }
             | Error::UpgradeUndone { .. }
             | Error::Absent { .. }
             | Error::Foreign { .. }

@@ -120,6 +120,7 @@ impl Influxdb {
             }
             Err(Error::Refused { message, .. }) => ServerResponse::Refusing(message),
             Err(Error::Answer { doing, status, why, .. }) => ServerResponse::Failing(Unreadable { doing, status, why }),
+            Err(Error::Forbidden { doing, why, .. }) => ServerResponse::Failing(Unreadable { doing, status: 403, why }),
             Err(error) => ServerResponse::Silent(error.to_string()),
         };
         (answer, Some(version))
@@ -174,8 +175,26 @@ impl Influxdb {
         match self.query(None, &statement).await {
             // Another process created it, with another period.
             Err(Error::Answer { why, .. }) if why.contains(POLICY_CONFLICT) => Ok(()),
-            result => result.map(drop),
+            result => {
+                let statements = std::iter::once(statement).chain(self.grant(name)).collect();
+                result.map(drop).map_err(|error| requiring(error, format!("create database {name}"), statements))
+            }
         }
+    }
+
+    /// The statement that grants the account all rights on a database; `None` without an account.
+    fn grant(&self, database: &str) -> Option<String> {
+        self.http.user().map(|user| grant("ALL", database, user))
+    }
+
+    /// The error for an answer with status 401 or 403.
+    fn rejected(&self, doing: String, database: Option<&str>, answer: &Response) -> Error {
+        let (url, why) = (self.http.address().into(), answer.message());
+        if answer.status == 403 {
+            let statements = database.and_then(|name| self.grant(name)).into_iter().collect();
+            return Error::Forbidden { doing, url, why, statements };
+        }
+        Error::Refused { role: Role::Influxdb, url, message: why }
     }
 
     /// Sets the retention period of the database's default policy, unless it has changed since it
@@ -199,7 +218,9 @@ impl Influxdb {
             to.influxql(),
             shard(to)
         );
-        self.query(None, &statement).await.map(drop)
+        let result = self.query(None, &statement).await.map(drop);
+        let doing = format!("set the retention period of database {database}");
+        result.map_err(|error| requiring(error, doing, vec![statement]))
     }
 
     /// Runs one statement. Times are returned in milliseconds since 1970.
@@ -250,19 +271,16 @@ impl Influxdb {
         };
         let body = Body::Form(&[("q", &statement)]);
         let answer = self.http.send(Request { body, within, ..Request::new("POST", &path) }).await?;
+        let doing = format!("query InfluxDB: {}", excerpt(&statement, 80));
+        if answer.status == 401 || answer.status == 403 {
+            return Err(self.rejected(doing, database, &answer));
+        }
         let failed = |why: String| Error::Answer {
-            doing: format!("query InfluxDB: {}", excerpt(&statement, 80)),
+            doing: doing.clone(),
             url: self.http.address().into(),
             status: answer.status,
             why,
         };
-        if answer.status == 401 || answer.status == 403 {
-            return Err(Error::Refused {
-                role: Role::Influxdb,
-                url: self.http.address().into(),
-                message: answer.message(),
-            });
-        }
         if !answer.is_success() {
             return Err(failed(answer.message()));
         }
@@ -277,18 +295,26 @@ impl Influxdb {
         let path = format!("/write?db={}", escaped(database));
         let (body, within) = (Body::Text(lines), Some(within));
         let answer = self.http.send(Request { body, within, ..Request::new("POST", &path) }).await?;
+        let doing = format!("write to database {database}");
         match answer.status {
             204 => Ok(()),
-            401 | 403 => {
-                Err(Error::Refused { role: Role::Influxdb, url: self.http.address().into(), message: answer.message() })
-            }
-            status => Err(Error::Answer {
-                doing: format!("write to database {database}"),
-                url: self.http.address().into(),
-                status,
-                why: answer.message(),
-            }),
+            401 | 403 => Err(self.rejected(doing, Some(database), &answer)),
+            status => Err(Error::Answer { doing, url: self.http.address().into(), status, why: answer.message() }),
         }
+    }
+}
+
+/// The statement that grants a user a right on a database.
+#[must_use]
+pub(crate) fn grant(right: &str, database: &str, user: &str) -> String {
+    format!("GRANT {right} ON {} TO {}", quoted(database), quoted(user))
+}
+
+/// Adds to a missing right the statements of an administrator that make the attempt unnecessary.
+fn requiring(error: Error, doing: String, statements: Vec<String>) -> Error {
+    match error {
+        Error::Forbidden { url, why, .. } => Error::Forbidden { doing, url, why, statements },
+        error => error,
     }
 }
 

@@ -133,7 +133,7 @@ const LIMITS: [&str; 2] = ["max-series-per-database", "max-values-per-tag"];
 fn classify(error: &Error) -> WriteFailure {
     let (status, message) = match error {
         Error::Answer { status, why, .. } => (*status, why.to_lowercase()),
-        Error::Refused { .. } => return WriteFailure::Login,
+        Error::Refused { .. } | Error::Forbidden { .. } => return WriteFailure::Login,
         Error::Http { .. } => return WriteFailure::Unreachable,
         _ => return WriteFailure::Other,
     };

@@ -56,9 +56,6 @@ fn hint(stack: &Stack, item: &Item) -> Option<String> {
     }
 }
 
-/// The rights that a rejected request to InfluxDB may lack.
-pub(crate) const INFLUXDB_ADMINISTRATOR: &str =
-    "only an administrator of InfluxDB may create a database or change its retention period";
 /// The hint for an answer whose content cannot be used.
 pub(crate) const UNUSABLE_CONTENT: &str = "-v shows the request: check that no proxy answers in the server's place, and \
                                            that the object is smaller than 16 MiB";

@@ -1176,10 +1176,8 @@ fn in_front_of(
 #[test]
 fn an_influxdb_whose_ping_requires_a_login_is_asked_with_it() {
     let it = Servers::start(Version::V12);
-    let locked = Influxd::start_with(&[
-        ("INFLUXDB_HTTP_AUTH_ENABLED", "true"),
-        ("INFLUXDB_HTTP_PING_AUTH_ENABLED", "true"),
-    ]);
+    let locked =
+        Influxd::start_with(&[("INFLUXDB_HTTP_AUTH_ENABLED", "true"), ("INFLUXDB_HTTP_PING_AUTH_ENABLED", "true")]);
     locked.query("", "CREATE USER me WITH PASSWORD 'secret' WITH ALL PRIVILEGES");
     let proxy = in_front_of(it.influxd.url(), Duration::ZERO, |request| {
         let is_signed_in = request.headers.get("authorization") == Some(&basic("me", "secret"));
@@ -1232,5 +1230,36 @@ fn a_slow_external_server_is_used_and_a_hanging_one_ends_at_the_timeout() {
     }
     let mut record = it.record().port(hanging, ":8087").port(slow_grafana, ":3001");
     record.run("InfluxDB never answers", run(&["up", "--timeout", "1s"], &hanging_url)).expect(1);
+    record.section();
+}
+
+#[test]
+fn missing_rights_in_influxdb_are_named_with_the_statement_that_grants_them() {
+    let it = Servers::start(Version::V12);
+    let locked = Influxd::start_with(&[("INFLUXDB_HTTP_AUTH_ENABLED", "true")]);
+    locked.query("", "CREATE USER root WITH PASSWORD 'secret' WITH ALL PRIVILEGES");
+    let administrator = basic("root", "secret");
+    let execute = |statement: &str| {
+        let url = format!("{}/query?q={}", locked.url(), clipper_metrics::http::escaped(statement));
+        let (status, text) = http_with("POST", &url, None, &[("authorization", &administrator)]).unwrap();
+        assert!(status == 200 && !text.contains("error"), "{statement}: {text}");
+    };
+    execute("CREATE USER me WITH PASSWORD 'secret'");
+    let grafana = format!("http://127.0.0.1:{}", it.port());
+    let run = |words: &[&str]| {
+        let urls = ["--influxdb-url", &locked.url(), "--grafana-url", &grafana, "--influxdb-user", "me"];
+        Run::without_engine([words, &urls].concat()).env("CLIPPER_METRICS_INFLUXDB_PASSWORD", "secret")
+    };
+    let mut record = it.record().port(locked.port, ":8087");
+    let none = record.run("an account without rights", run(&["up"])).expect(1);
+    assert!(!none.err.contains("rejected the login"), "{}", none.err);
+    execute("CREATE DATABASE clipper");
+    execute("GRANT READ ON clipper TO me");
+    run(&["up"]).run().expect(0);
+    record.run("an account that may only read", run(&["demo", "--duration", "1s"])).expect(1);
+    record.run("an account that may only read", run(&["up", "--retention", "90d", "--yes"])).expect(1);
+    // The statement from the hint.
+    execute("GRANT ALL ON \"clipper\" TO \"me\"");
+    run(&["demo", "--duration", "1s"]).run().expect(0);
     record.section();
 }

@@ -2,7 +2,7 @@
 
 use super::server::ServerContext;
 use super::{BlockReason, Blocker, upgrade};
-use crate::model::hints::{self, INFLUXDB_ADMINISTRATOR};
+use crate::model::hints;
 use crate::model::native::{System, package};
 use crate::model::observed::{
     ContainerState, ManagedServer, OurContainer, PortHolder, RunState, ServerResponse, Unreadable, VolumeState,
@@ -207,9 +207,7 @@ pub(crate) fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Bl
         Role::Influxdb if stack.data_source.user.is_empty() => {
             "use --influxdb-user and --influxdb-password-file".to_string()
         }
-        Role::Influxdb => {
-            format!("correct --influxdb-user or the password in --influxdb-password-file; {INFLUXDB_ADMINISTRATOR}")
-        }
+        Role::Influxdb => "correct --influxdb-user or the password in --influxdb-password-file".to_string(),
         Role::Grafana if stack.login.uses_token => {
             let valid = "supply a valid token of a service account with the role Admin (--grafana-token-file)";
             if stack.container(role).is_some() {
