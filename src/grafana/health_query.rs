@@ -42,8 +42,16 @@ impl QueryFault {
     pub(crate) fn of(why: &str) -> Self {
         let why = why.to_lowercase();
         let has = |phrases: &[&str]| phrases.iter().any(|phrase| why.contains(phrase));
-        if has(&["no such host", "server misbehaving", "authorization failed", "unable to parse authentication"]) {
-            Self::Permanent
+        if has(&["no such host", "server misbehaving"]) {
+            Self::Host
+        } else if has(&["authorization failed", "unable to parse authentication", "401 unauthorized"]) {
+            Self::Login
+        } else if has(&["error authorizing query", "not authorized to", "403 forbidden"]) {
+            Self::Rights
+        } else if has(&["x509: certificate signed by unknown authority"]) {
+            Self::Authority
+        } else if has(&["x509: "]) {
+            Self::Certificate
         } else if has(&["connection refused"]) {
             Self::Refused
         } else {
@@ -83,8 +91,15 @@ mod tests {
     fn the_cause_is_recognized_by_grafanas_words() {
         for (why, fault) in [
             ("dial tcp 172.17.0.1:8086: connect: Connection refused", QueryFault::Refused),
-            ("authorization failed", QueryFault::Permanent),
-            ("dial tcp: lookup influxdb: no such host", QueryFault::Permanent),
+            ("authorization failed", QueryFault::Login),
+            ("dial tcp: lookup influxdb: no such host", QueryFault::Host),
+            (
+                "error authorizing query: me not authorized to execute statement 'x', requires READ on d",
+                QueryFault::Rights,
+            ),
+            ("InfluxDB returned error status: 403 Forbidden", QueryFault::Rights),
+            ("tls: failed to verify certificate: x509: certificate signed by unknown authority", QueryFault::Authority),
+            ("x509: certificate has expired or is not yet valid: current time …", QueryFault::Certificate),
             ("i/o timeout", QueryFault::Other),
         ] {
             assert_eq!(QueryFault::of(why), fault, "{why}");

@@ -150,8 +150,18 @@ pub(crate) fn install_plugin(kind: &str) -> String {
 pub(crate) fn way_to_influxdb(source: &DesiredDataSource, fault: QueryFault, reaches_loopback: bool) -> String {
     let give = "set --data-source-url to InfluxDB's address as Grafana's server sees it";
     match fault {
+        QueryFault::Login => format!("check that {} accepts --influxdb-user and its password, or {give}", source.url),
+        QueryFault::Rights => "use an account with the right to read that database (--influxdb-user)".into(),
+        QueryFault::Authority => {
+            "add the authority that signed InfluxDB's certificate to the system certificates of Grafana's server and \
+             restart Grafana, or enter it in the data source in Grafana (\"With CA Cert\"), where `up` keeps it"
+                .into()
+        }
+        QueryFault::Certificate => {
+            "renew InfluxDB's certificate, or set --data-source-url to a name that it is valid for".into()
+        }
         _ if !source.is_on_engines_host() => give.into(),
-        QueryFault::Permanent => give.into(),
+        QueryFault::Host => give.into(),
         QueryFault::Refused if reaches_loopback => {
             format!("check that InfluxDB runs on this machine and listens on that port of 127.0.0.1, or {give}")
         }
@@ -202,7 +212,7 @@ mod tests {
         assert!(way_to_influxdb(&theirs, QueryFault::Refused, true).contains("runs on this machine and listens"));
         assert!(way_to_influxdb(&theirs, QueryFault::Other, false).contains("firewall"));
         for (url, fault) in [
-            ("http://host.docker.internal:8086", QueryFault::Permanent),
+            ("http://host.docker.internal:8086", QueryFault::Host),
             ("http://influxdb:8086", QueryFault::Refused),
             ("http://my.host.docker.internal.example:8086", QueryFault::Refused),
         ] {

@@ -51,7 +51,7 @@ impl QueryChecks {
         }
         let is_saved = self.saves_left < MAX_SAVES;
         match self.saves_left {
-            _ if is_saved && (fault == QueryFault::Permanent || is_shut) => NextCheck::GiveUp,
+            _ if is_saved && (fault.is_permanent() || is_shut) => NextCheck::GiveUp,
             0 => NextCheck::Repeat,
             _ => NextCheck::SaveAgain,
         }
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn waiting_ends_early_only_after_a_save_and_if_it_cannot_help() {
-        let permanent = |saves_left| actions((false, saves_left), QueryFault::Permanent, [1_000, 1_101]);
+        let permanent = |saves_left| actions((false, saves_left), QueryFault::Host, [1_000, 1_101]);
         assert_eq!(permanent(MAX_SAVES), [Repeat, SaveAgain]);
         assert_eq!([permanent(MAX_SAVES - 1), permanent(0)], [[Repeat, GiveUp]; 2]);
         let refused = |is_on_engines_host| actions((is_on_engines_host, 0), QueryFault::Refused, [0, 10_000, 10_001]);

@@ -11,6 +11,7 @@ use crate::engine::RunInfo;
 use crate::error::{Error, Result, Unready};
 use crate::grafana::Grafana;
 use crate::http::PROBE;
+use crate::influxdb::grant;
 use crate::model::hints;
 use crate::model::observed::{Query, QueryFault, RunState, ServerResponse};
 use crate::model::plan::{self, Resource};
@@ -76,7 +77,13 @@ impl Session {
                     return Err(Error::NotConverged {
                         rest: format!("Grafana cannot query database {} at {}: {why}", desired.database, desired.url),
                         after: Some(started.elapsed()),
-                        hint: hints::way_to_influxdb(desired, fault, reaches_loopback),
+                        hint: match fault {
+                            QueryFault::Rights if !desired.user.is_empty() => format!(
+                                "ask an administrator of InfluxDB to execute `{}`",
+                                grant("READ", &desired.database, &desired.user)
+                            ),
+                            fault => hints::way_to_influxdb(desired, fault, reaches_loopback),
+                        },
                     });
                 }
                 NextCheck::SaveAgain => return Err(Error::Contradicted { why, since: started }),

@@ -1263,3 +1263,45 @@ fn missing_rights_in_influxdb_are_named_with_the_statement_that_grants_them() {
     run(&["demo", "--duration", "1s"]).run().expect(0);
     record.section();
 }
+
+#[test]
+fn faults_of_the_query_that_last_end_the_waiting_with_their_own_hint() {
+    let it = Servers::start(Version::V12);
+    let double = Arc::clone(&it.double);
+    let distrusting = in_background(move |request: Request| {
+        let double = Arc::clone(&double);
+        async move {
+            if request.path.starts_with("/api/ds/query") {
+                let why = "Post \"https://influxdb:8086/query?db=clipper&epoch=ms\": tls: failed to verify \
+                           certificate: x509: certificate signed by unknown authority";
+                return Response::json(400, &json!({"results": {"A": {"error": why, "status": 500}}}));
+            }
+            handle(&double, request).await
+        }
+    });
+    let (influxdb, grafana) = (it.influxd.url(), format!("http://127.0.0.1:{distrusting}"));
+    let words = ["up", "--influxdb-url", &influxdb, "--grafana-url", &grafana, "--timeout", "1m"];
+    let mut record = it.record().port(distrusting, ":3001");
+    let up = record.run("Grafana does not trust InfluxDB's certificate", Run::without_engine(words)).expect(1);
+    assert!(!up.err.contains("after 60"), "{}", up.err);
+    let saves = it.double.lock().unwrap().seen().iter().filter(|seen| seen.method == "PUT").count();
+    assert!(saves <= 1, "{saves} further saves");
+
+    let it = Servers::start(Version::V12);
+    let locked = Influxd::start_with(&[("INFLUXDB_HTTP_AUTH_ENABLED", "true")]);
+    locked.query("", "CREATE USER root WITH PASSWORD 'secret' WITH ALL PRIVILEGES");
+    let administrator = basic("root", "secret");
+    for statement in
+        ["CREATE DATABASE clipper", "CREATE USER me WITH PASSWORD 'secret'", "GRANT WRITE ON clipper TO me"]
+    {
+        let url = format!("{}/query?q={}", locked.url(), clipper_metrics::http::escaped(statement));
+        assert_eq!(http_with("POST", &url, None, &[("authorization", &administrator)]).unwrap().0, 200);
+    }
+    let grafana = format!("http://127.0.0.1:{}", it.port());
+    let words = ["up", "--influxdb-url", &locked.url(), "--grafana-url", &grafana, "--influxdb-user", "me"];
+    let run = Run::without_engine(words).env("CLIPPER_METRICS_INFLUXDB_PASSWORD", "secret");
+    let mut record = record.port(locked.port, ":8087").port(it.port(), ":3001");
+    let up = record.run("InfluxDB's user may only write", run).expect(1);
+    assert!(!up.err.contains("after 120"), "{}", up.err);
+    record.section();
+}

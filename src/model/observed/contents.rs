@@ -315,11 +315,30 @@ impl ActualRule {
 /// The reason why Grafana cannot query InfluxDB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QueryFault {
-    /// Waiting cannot help: the name of InfluxDB's host is unknown, or its login is rejected.
-    Permanent,
+    /// The name of InfluxDB's host is unknown.
+    Host,
+    /// InfluxDB rejects the login.
+    Login,
+    /// InfluxDB's user may not read the database.
+    Rights,
+    /// Grafana's server does not know the authority that signed InfluxDB's certificate.
+    Authority,
+    /// InfluxDB's certificate is not valid, or is for another name.
+    Certificate,
     /// InfluxDB's host refuses the connection.
     Refused,
     Other,
+}
+
+impl QueryFault {
+    /// Whether waiting cannot help.
+    #[must_use]
+    pub(crate) const fn is_permanent(self) -> bool {
+        match self {
+            Self::Host | Self::Login | Self::Rights | Self::Authority | Self::Certificate => true,
+            Self::Refused | Self::Other => false,
+        }
+    }
 }
 
 /// The result of a query through Grafana's data source.
