@@ -126,6 +126,9 @@ impl Response {
     /// The server's message, for an error.
     #[must_use]
     pub(crate) fn message(&self) -> String {
+        if let Some(place) = self.redirects_to() {
+            return format!("status {}: a redirect to {place}", self.status);
+        }
         let json: Value = self.json();
         let said = json.get("message").or_else(|| json.get("error")).and_then(Value::as_str);
         match said {

@@ -1,7 +1,7 @@
 //! The hints of errors: the next command to type, specific to the cause.
 
 use super::{Error, ForeignObject, PullFailure, Refusal, is_disk_full};
-use crate::model::hints::UNUSABLE_CONTENT;
+use crate::model::hints::{REDIRECTED, UNUSABLE_CONTENT};
 use crate::model::image::ImageRef;
 use crate::model::invocation::Invocation;
 use crate::model::publish;
@@ -71,6 +71,7 @@ impl Error {
                     .into()
             }
             Self::Answer { status: 0, .. } => UNUSABLE_CONTENT.into(),
+            Self::Answer { status: 300..400, .. } => REDIRECTED.into(),
             Self::Answer { why, .. } if is_disk_full(why) => {
                 "free space on the disk with that server's data, then run the same command again".into()
             }

@@ -60,10 +60,16 @@ fn hint(stack: &Stack, item: &Item) -> Option<String> {
 pub(crate) const UNUSABLE_CONTENT: &str = "-v shows the request: check that no proxy answers in the server's place, and \
                                            that the object is smaller than 16 MiB";
 
+/// The hint for an answer that leads to another address.
+pub(crate) const REDIRECTED: &str = "a proxy in front of the server asks for its own login: name the server's address \
+                                     behind that proxy (--grafana-url, --influxdb-url), or, if the proxy lets tokens of \
+                                     Grafana pass, use --grafana-token-file";
+
 /// The hint if a server answers but does not return an object.
 pub(crate) fn way_to_read(stack: &Stack, role: Role, unreadable: &Unreadable) -> String {
     match unreadable.status {
         0 => UNUSABLE_CONTENT.into(),
+        300..400 => REDIRECTED.into(),
         403 => format!("sign in to {} with an account that can read it, such as an administrator's", role.title()),
         _ if stack.container(role).is_some() => {
             format!("check the log with `{}`", stack.command(&format!("logs {role}")))

@@ -1305,3 +1305,29 @@ fn faults_of_the_query_that_last_end_the_waiting_with_their_own_hint() {
     assert!(!up.err.contains("after 120"), "{}", up.err);
     record.section();
 }
+
+#[test]
+fn a_proxy_that_redirects_to_its_own_login_is_named() {
+    let it = Servers::start(Version::V12);
+    let double = Arc::clone(&it.double);
+    let guarded = in_background(move |request: Request| {
+        let double = Arc::clone(&double);
+        async move {
+            if request.path == "/api/health" {
+                return handle(&double, request).await;
+            }
+            let mut response = Response::bytes(302, "text/html", b"<a href=x>Found</a>".to_vec());
+            response.headers.push(("location".into(), "https://sso.example/login?to=grafana".into()));
+            response
+        }
+    });
+    let (influxdb, grafana) = (it.influxd.url(), format!("http://127.0.0.1:{guarded}"));
+    let mut record = it.record().port(guarded, ":3001");
+    for (verb, code) in [("up", 1), ("status", 3), ("doctor", 3)] {
+        let words = [verb, "--influxdb-url", &influxdb, "--grafana-url", &grafana];
+        let ran = record.run("a proxy with its own login", Run::without_engine(words)).expect(code);
+        let text = format!("{}{}", ran.out, ran.err);
+        assert!(text.contains("https://sso.example/login") && text.contains("--grafana-token-file"), "{text}");
+    }
+    record.section();
+}
