@@ -12,7 +12,7 @@ use super::{Grafana, path};
 use crate::error::{Error, Result};
 use crate::http::{Body, Request};
 use crate::model::login::FormLogin;
-use crate::model::observed::{OrganisationState, Unreadable};
+use crate::model::observed::OrganisationState;
 use crate::model::stack::Secret;
 
 /// How the organisation is chosen.
@@ -63,12 +63,7 @@ impl Grafana {
             if own.name == name {
                 return Ok(OrganisationState::Present);
             }
-            let why = format!("the token belongs to the organisation {:?}, not to {name:?}", own.name);
-            return Ok(OrganisationState::Unreadable(Unreadable {
-                doing: "use the organisation".into(),
-                status: 403,
-                why,
-            }));
+            return Ok(OrganisationState::OfToken(own.name));
         }
         let own = self.own_organisations().await?;
         if let Some(own) = own.iter().find(|own| own.name == name) {

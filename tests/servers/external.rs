@@ -1331,3 +1331,20 @@ fn a_proxy_that_redirects_to_its_own_login_is_named() {
     }
     record.section();
 }
+
+#[test]
+fn a_token_of_another_organisation_is_named_with_both() {
+    let it = Servers::start(Version::V12);
+    it.ask("POST", "/api/serviceaccounts", Some(&json!({"name": "x", "role": "Admin"})));
+    it.ask("POST", "/api/serviceaccounts/3/tokens", Some(&json!({"name": "x"})));
+    it.ask("POST", "/api/orgs", Some(&json!({"name": "Team"})));
+    let token = |words: &[&str]| it.command(words).env("CLIPPER_METRICS_GRAFANA_TOKEN", TOKEN);
+    let mut record = it.record();
+    for (verb, code) in [("up", 1), ("status", 3), ("doctor", 3)] {
+        let ran = record.run("a token of another organisation", token(&[verb, "--grafana-org", "Team"])).expect(code);
+        let text = format!("{}{}", ran.out, ran.err);
+        assert!(text.contains("--grafana-org 'Main Org.'") && !text.contains("an administrator's"), "{text}");
+    }
+    record.section();
+    token(&["up", "--grafana-org", "Main Org."]).run().expect(0);
+}

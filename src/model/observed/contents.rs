@@ -108,6 +108,8 @@ pub enum OrganisationState {
     Missing,
     /// It could not be read.
     Unreadable(Unreadable),
+    /// The token belongs to this organisation, and another one is specified.
+    OfToken(String),
     /// Several organisations match; those that the account belongs to.
     Ambiguous(Vec<String>),
 }

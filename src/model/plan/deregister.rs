@@ -18,7 +18,7 @@ pub(super) fn deregistration(stack: &Stack, grafana: &GrafanaState) -> Vec<Item>
     match &grafana.organisation {
         OrganisationState::Present => {}
         // Nothing was read.
-        OrganisationState::Ambiguous(_) | OrganisationState::Unreadable(_) => {
+        OrganisationState::Ambiguous(_) | OrganisationState::OfToken(_) | OrganisationState::Unreadable(_) => {
             return organisation(stack, Some(grafana), "down --deregister").into_iter().collect();
         }
         OrganisationState::Missing => {

@@ -7,6 +7,7 @@ use super::made_for::{conflict, elsewhere, made_for_difference, moves};
 use super::obstacles::{other_name, provisioned, taken};
 use super::{BlockReason, Blocker, Contradictions, Finding, Item, Phase, Resource, Step, UpOptions};
 use crate::model::container_config::Difference;
+use crate::model::invocation::typed_option;
 use crate::model::observed::{
     ActualDashboard, DashboardState, DataSourceState, FolderState, GrafanaState, OrganisationState, OtherObject, Query,
     SharedName,
@@ -22,7 +23,10 @@ pub(super) fn inside(stack: &Stack, known: Option<&GrafanaState>, options: UpOpt
     // If the organisation is ambiguous, nothing was read.
     let observed = known;
     let is_seen = |grafana: &&GrafanaState| {
-        !matches!(grafana.organisation, OrganisationState::Ambiguous(_) | OrganisationState::Unreadable(_))
+        !matches!(
+            grafana.organisation,
+            OrganisationState::Ambiguous(_) | OrganisationState::OfToken(_) | OrganisationState::Unreadable(_)
+        )
     };
     let known = known.filter(is_seen);
     let dashboards: Vec<Item> = stack.dashboards().map(|id| dashboard(stack, known, id, options)).collect();
@@ -75,6 +79,17 @@ pub(super) fn organisation(stack: &Stack, known: Option<&GrafanaState>, verb: &s
                 format!("the account belongs to several organisations of Grafana: {}", names.join(", "))
             },
             hint: format!("choose one with `{}`", stack.command(&format!("{verb} --grafana-org NAME"))),
+        }),
+        Some(OrganisationState::OfToken(own)) => Finding::Blocked(Blocker {
+            kind: BlockReason::Refused,
+            why: format!(
+                "the token belongs to Grafana's organisation {own:?}, not to {:?}",
+                stack.organisation.as_deref().unwrap_or_default()
+            ),
+            hint: format!(
+                "supply a token of that organisation (--grafana-token-file), or use the token's own with `{}`",
+                stack.command(&format!("{verb}{}", typed_option("--grafana-org", own)))
+            ),
         }),
         _ if stack.organisation.is_none() => return None,
         None => Finding::Unknown,
