@@ -70,6 +70,11 @@ impl Error {
                  dashboard, from Grafana 9 on"
                     .into()
             }
+            Self::Answer { status: 409, .. } => {
+                "-v shows the request; if an object that this account may not see has that name, rename it in Grafana as \
+                 an administrator, or choose another --name"
+                    .into()
+            }
             Self::Answer { status: 0, .. } => UNUSABLE_CONTENT.into(),
             Self::Answer { status: 300..400, .. } => REDIRECTED.into(),
             Self::Answer { why, .. } if is_disk_full(why) => {

@@ -219,6 +219,7 @@ impl Grafana {
     ) -> Result<()> {
         let doing = "save the data source";
         let mut source = DataSource::new(&stack.data_source);
+        let mut before = DataSourceState::Missing;
         let (method, path) = match replaces {
             None => {
                 source.is_default = becomes_default;
@@ -235,6 +236,7 @@ impl Grafana {
                     Api::Numeric => format!("/api/datasources/{}", present.id.unwrap_or_default()),
                 };
                 source.is_default = present.is_default;
+                before = present.state(&stack.data_source);
                 source.keep_settings(present, stack.may_have_proxy());
                 ("PUT", path)
             }
@@ -242,10 +244,12 @@ impl Grafana {
         let secure_json_data = password.map(|password| json!({"password": password.reveal()}));
         let body = Body::json(&DataSourceSave { source: &source, secure_json_data });
         let answer = self.send(doing, method, &path, body).await?;
-        match answer.status {
-            409 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
-            _ => self.expect_success(doing, &answer),
+        let is_race = answer.status == 409 && state_in(&self.data_sources().await?, &stack.data_source) != before;
+        if is_race {
+            return Err(Error::Raced { doing: doing.into(), why: answer.message() });
         }
+        // A conflict that no other process has caused stays.
+        self.expect_success(doing, &answer)
     }
 
     /// The data source with all its fields: the list omits some that a save without them would reset. Grafana compares

@@ -1348,3 +1348,32 @@ fn a_token_of_another_organisation_is_named_with_both() {
     record.section();
     token(&["up", "--grafana-org", "Main Org."]).run().expect(0);
 }
+
+#[test]
+fn a_lasting_conflict_of_the_data_source_ends_with_grafanas_message() {
+    let it = Servers::start(Version::V12);
+    let double = Arc::clone(&it.double);
+    // As if the account may not see the data source that has the name.
+    let conflicting = in_background(move |request: Request| {
+        let double = Arc::clone(&double);
+        async move {
+            if request.path.starts_with("/api/datasources") && ["POST", "PUT"].contains(&request.method.as_str()) {
+                return Response::json(409, &json!({"message": "data source with the same name already exists"}));
+            }
+            handle(&double, request).await
+        }
+    });
+    let (influxdb, grafana) = (it.influxd.url(), format!("http://127.0.0.1:{conflicting}"));
+    let run = || Run::without_engine(["up", "--influxdb-url", &influxdb, "--grafana-url", &grafana]);
+    let mut record = it.record().port(conflicting, ":3001");
+    let create = record.run("Grafana rejects the new data source", run()).expect(1);
+    assert!(!create.err.contains("another process"), "{}", create.err);
+    it.run(&["up"]).expect(0);
+    let (_, sources) = it.ask("GET", "/api/datasources", None);
+    let mut changed = sources[0].clone();
+    changed["url"] = json!("http://127.0.0.1:1");
+    assert_eq!(it.ask("PUT", "/api/datasources/uid/clipper-metrics", Some(&changed)).0, 200);
+    let update = record.run("Grafana rejects the change", run()).expect(1);
+    assert!(!update.err.contains("another process"), "{}", update.err);
+    record.section();
+}
