@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -157,6 +158,8 @@ pub(crate) struct Http {
     auth: Auth,
     /// The time limit of a request that has none.
     limit: Duration,
+    /// What connection errors say about the environment's proxy, if requests go through it.
+    proxy: Option<String>,
     listener: Rc<dyn Listener>,
 }
 
@@ -177,10 +180,12 @@ impl Http {
             .connect_timeout(CONNECT)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("clipper-metrics/", env!("CARGO_PKG_VERSION")));
-        if bypass_proxy || bypasses_proxy(base) {
+        let bypasses = bypass_proxy || bypasses_proxy(base);
+        if bypasses {
             // The environment's proxy would connect to its own loopback.
             builder = builder.no_proxy();
         }
+        let proxy = if bypasses { None } else { through_proxy(&Matcher::from_system(), base) };
         // Checked even if no request uses TLS.
         let certificates = ca_file.map(certificates).transpose()?;
         if base.starts_with("http://") {
@@ -197,7 +202,16 @@ impl Http {
             why: chain(&why),
             is_late: false,
         })?;
-        Ok(Self { system, client, base: base.into(), address: base.into(), auth: Auth::None, limit: REQUEST, listener })
+        Ok(Self {
+            system,
+            client,
+            base: base.into(),
+            address: base.into(),
+            auth: Auth::None,
+            limit: REQUEST,
+            proxy,
+            listener,
+        })
     }
 
     /// The same server at another address, or through another route than the address that users know.
@@ -283,7 +297,8 @@ impl Http {
         let doing = || format!("contact {}", self.system);
         let error = |why, is_late| Error::Http { doing: doing(), url: self.address.clone(), why, is_late };
         let failed = |why: String| error(why, false);
-        let broken = |why: &reqwest::Error| error(reason(why), why.is_timeout());
+        let proxy = self.proxy.as_deref().unwrap_or_default();
+        let broken = |why: &reqwest::Error| error(format!("{}{proxy}", reason(why)), why.is_timeout());
         let method = method.parse().map_err(|_| failed(format!("{method} is not a method")))?;
         let mut request = self.client.request(method, format!("{}{path}", self.base));
         request = match &self.auth {
@@ -377,6 +392,17 @@ fn untrusted(why: &rustls::CertificateError) -> String {
     }
 }
 
+/// The part of a connection error that names the proxy for this address, without its credentials, and how to bypass it.
+fn through_proxy(proxies: &Matcher, base: &str) -> Option<String> {
+    let proxy = proxies.intercept(&base.parse().ok()?)?;
+    let (name, port) = (proxy.uri().host()?, proxy.uri().port().map(|port| format!(":{port}")).unwrap_or_default());
+    let url = reqwest::Url::parse(base).ok()?;
+    Some(format!(
+        " (through the environment's proxy {name}{port}; NO_PROXY={} bypasses it)",
+        url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
+    ))
+}
+
 /// Whether the address is on this machine or in a private network.
 fn bypasses_proxy(base: &str) -> bool {
     let Ok(url) = reqwest::Url::parse(base) else { return true };
@@ -401,6 +427,14 @@ pub fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proxy_is_named_without_its_password_unless_it_is_bypassed() {
+        let proxies = Matcher::builder().all("http://me:sesame@proxy.example:3128").no("near.example").build();
+        let named = through_proxy(&proxies, "https://far.example:8086/x").unwrap();
+        assert_eq!(named, " (through the environment's proxy proxy.example:3128; NO_PROXY=far.example bypasses it)");
+        assert_eq!(through_proxy(&proxies, "https://near.example"), None);
+    }
 
     #[test]
     fn a_proxy_is_never_used_for_near_addresses() {

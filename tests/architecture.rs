@@ -107,7 +107,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("rustls", &["http.rs", "engine/transport.rs"]),
     ("hyper", &["engine/transport.rs"]),
     ("hyper_rustls", &["engine/transport.rs"]),
-    ("hyper_util", &["engine/transport.rs"]),
+    ("hyper_util", &["engine/transport.rs", "http.rs"]),
     ("tower_service", &["engine/transport.rs"]),
     ("percent_encoding", &["http.rs"]),
     ("url", &["settings/values.rs"]),

@@ -1377,3 +1377,21 @@ fn a_lasting_conflict_of_the_data_source_ends_with_grafanas_message() {
     assert!(!update.err.contains("another process"), "{}", update.err);
     record.section();
 }
+
+#[test]
+fn a_proxy_of_the_environment_is_named_without_its_password() {
+    let it = Servers::start(Version::V12);
+    let words =
+        ["up", "--influxdb-url", "http://influxdb.example:8086", "--grafana-url", "http://grafana.example:3000"];
+    let run = || Run::without_engine(words);
+    let mut record = it.record();
+    let proxied = |run: Run| run.env("HTTP_PROXY", "http://me:sesame@127.0.0.1:1");
+    let up = record.run("the proxy does not answer", proxied(run())).expect(1);
+    assert!(up.err.contains("127.0.0.1:1") && up.err.contains("NO_PROXY"), "{}", up.err);
+    assert!(!up.err.contains("sesame"), "{}", up.err);
+    let grafana = format!("http://127.0.0.1:{}", it.port());
+    let near = ["up", "--influxdb-url", "http://127.0.0.1:1", "--grafana-url", &grafana];
+    let near = proxied(Run::without_engine(near)).run().expect(1);
+    assert!(!near.err.contains("proxy"), "no proxy is used for loopback: {}", near.err);
+    record.section();
+}
