@@ -142,7 +142,7 @@ impl Influxdb {
     async fn ping(&self, within: Option<Duration>) -> Result<Response> {
         let request = || Request { within, ..Request::new("GET", "/ping") };
         let ping = self.http.anonymous().send(request()).await?;
-        if ping.status == 401 && self.http.has_credentials() { self.http.send(request()).await } else { Ok(ping) }
+        if requires_login(&ping) && self.http.has_credentials() { self.http.send(request()).await } else { Ok(ping) }
     }
 
     /// The server's clock in milliseconds since 1970, to the second.
@@ -340,12 +340,19 @@ fn shard(retention: Retention) -> &'static str {
     }
 }
 
+/// Whether InfluxDB, or a proxy that does not name the server behind it, requires a login for a ping. Other servers
+/// answer unknown paths with the same status.
+fn requires_login(ping: &Response) -> bool {
+    let offers_basic = |scheme: String| scheme.to_ascii_lowercase().starts_with("basic");
+    let is_influxdb = ping.header("x-influxdb-version").is_some();
+    ping.status == 401 && (is_influxdb || ping.header("www-authenticate").is_some_and(offers_basic))
+}
+
 /// Whether Clipper can use the server that answered a ping, and its version if it can.
 fn usable_version(ping: &Response) -> (ServerResponse<()>, Option<String>) {
     let version = ping.header("x-influxdb-version").map(|version| excerpt(&version, 40));
     let response = match &version {
-        // A proxy that requires a login does not name the server behind it.
-        _ if ping.status == 401 => ServerResponse::Refusing(ping.message()),
+        _ if requires_login(ping) => ServerResponse::Refusing(ping.message()),
         Some(version) if matches!(Version::parse(version), Some(Version(1, _))) => ServerResponse::Answering(()),
         Some(version) => {
             ServerResponse::Unusable(format!("InfluxDB {version}, which does not support Clipper's protocol,"))

@@ -1181,7 +1181,11 @@ fn an_influxdb_whose_ping_requires_a_login_is_asked_with_it() {
     locked.query("", "CREATE USER me WITH PASSWORD 'secret' WITH ALL PRIVILEGES");
     let proxy = in_front_of(it.influxd.url(), Duration::ZERO, |request| {
         let is_signed_in = request.headers.get("authorization") == Some(&basic("me", "secret"));
-        (!is_signed_in).then(|| Response::bytes(401, "text/html", b"<h1>401 Unauthorized</h1>".to_vec()))
+        (!is_signed_in).then(|| {
+            let mut response = Response::bytes(401, "text/html", b"<h1>401 Unauthorized</h1>".to_vec());
+            response.headers.push(("WWW-Authenticate".into(), "Basic realm=\"metrics\"".into()));
+            response
+        })
     });
     let mut record = it.record().port(locked.port, ":8087").port(proxy, ":8088");
     for url in [locked.url(), format!("http://127.0.0.1:{proxy}")] {
