@@ -1,6 +1,6 @@
 //! `logs`: shows the servers' logs, merged as lines arrive.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
@@ -13,10 +13,10 @@ use super::inputs::SettingsScope;
 use super::session::{self, Access};
 use super::terminal::{interrupted, reader_gone};
 use super::written;
+use crate::engine::inspection::seconds_of;
 use crate::error::{Error, Exit, Refusal, Result};
 use crate::model::event::Event;
 use crate::model::native::{System, package};
-use crate::model::observed::RunState;
 use crate::model::role::Role;
 use crate::model::stack::Stack;
 use crate::output;
@@ -27,8 +27,6 @@ use crate::settings;
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long a followed log waits for its server to start again, which `up` and `docker restart` do in less.
 const SUCCESSOR: Duration = Duration::from_secs(60);
-/// The first pause between two looks for it.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The number of lines that wait to be printed.
 const LINES: usize = 64;
 
@@ -193,23 +191,13 @@ async fn read(
 
 /// The log that continues one whose container has stopped, if it starts again soon.
 async fn successor(session: &Session, ended: &LogSource) -> Result<Option<LogSource>> {
-    let title = ended.role.title();
+    let (role, title) = (ended.role, ended.role.title());
     session.listener().on(Event::Note(&format!("{title} has stopped; its log continues if it starts again")));
-    let (deadline, mut pause) = (Instant::now() + SUCCESSOR, FIRST_PAUSE);
-    while Instant::now() < deadline {
-        let seen = session.observe(&mut session.connect(), Depth::EngineOnly).await?;
-        if let Some(actual) = seen.server(ended.role).container.ours()
-            && actual.run == RunState::Running
-            && (&actual.id, &actual.started_at) != (&ended.id, &ended.started_at)
-        {
-            let started: Option<jiff::Timestamp> = actual.started_at.as_ref().and_then(|at| at.parse().ok());
-            let since = started.and_then(|at| i32::try_from(at.as_second()).ok()).unwrap_or_default();
-            let (id, started_at) = (actual.id.clone(), actual.started_at.clone());
-            return Ok(Some(LogSource { role: ended.role, id, started_at, since, tail: None }));
-        }
-        crate::backoff::pause(&mut pause).await;
-    }
-    Ok(None)
+    let next = session.restarted(role, &ended.id, ended.started_at.as_deref(), SUCCESSOR).await?;
+    Ok(next.map(|next| {
+        let since = next.started_at.as_deref().and_then(seconds_of).unwrap_or_default();
+        LogSource { role, id: next.id, started_at: next.started_at, since, tail: None }
+    }))
 }
 
 fn no_log(stack: &Stack, role: Option<Role>) -> Error {

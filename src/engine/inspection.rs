@@ -71,6 +71,11 @@ pub(super) fn seen_container(
     }))
 }
 
+/// A time in RFC 3339 format, in seconds since 1970.
+pub(crate) fn seconds_of(time: &str) -> Option<i32> {
+    i32::try_from(time.parse::<jiff::Timestamp>().ok()?.as_second()).ok()
+}
+
 /// Whether a start, in RFC 3339 format, is so recent that the server may still be starting, or that a container in a
 /// crash loop may be about to exit again. A server that started long ago has recovered from its crashes.
 fn has_just_started(at: &str, now: jiff::Timestamp) -> bool {

@@ -18,7 +18,7 @@ mod fake;
 pub(crate) mod files;
 mod forward;
 mod grafana_database;
-mod inspection;
+pub(crate) mod inspection;
 mod instances;
 pub mod labels;
 mod listing;

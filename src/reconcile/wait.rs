@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::Session;
 use super::cause::Cause;
 use super::connection::Connection;
 use super::observe::health;
+use super::{Depth, Session};
 use crate::backoff::{LONGEST_PAUSE, pause};
 use crate::engine::RunInfo;
 use crate::error::{Error, Result, Unready};
@@ -13,7 +13,7 @@ use crate::grafana::Grafana;
 use crate::http::PROBE;
 use crate::influxdb::grant;
 use crate::model::hints;
-use crate::model::observed::{Query, QueryFault, RunState, ServerResponse};
+use crate::model::observed::{OurContainer, Query, QueryFault, RunState, ServerResponse};
 use crate::model::plan::{self, Resource};
 use crate::model::query_checks::{NextCheck, QueryChecks};
 use crate::model::role::Role;
@@ -24,6 +24,32 @@ use crate::model::text::excerpt;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
 impl Session {
+    /// Waits until the server of a stopped container runs again, in that container or in another one; `None` if it does
+    /// not in time. `started_at` is the container's last start.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] if the engine does not answer.
+    pub(crate) async fn restarted(
+        &self,
+        role: Role,
+        id: &str,
+        started_at: Option<&str>,
+        within: Duration,
+    ) -> Result<Option<OurContainer>> {
+        let (deadline, mut backoff) = (Instant::now() + within, SHORTEST_PAUSE);
+        while Instant::now() < deadline {
+            let seen = self.observe(&mut self.connect(), Depth::EngineOnly).await?;
+            let is_next = |actual: &&OurContainer| {
+                actual.run == RunState::Running && (actual.id != id || actual.started_at.as_deref() != started_at)
+            };
+            if let Some(next) = seen.server(role).container.ours().filter(is_next) {
+                return Ok(Some(next.clone()));
+            }
+            pause(&mut backoff).await;
+        }
+        Ok(None)
+    }
+
     /// Waits briefly to see whether the container behind a broken connection exits or answers again.
     ///
     /// # Errors

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::alerts::unwanted;
-use super::grafana::{dashboard_name, data_source_differences, data_source_name, organisation};
+use super::dashboards::dashboard_name;
+use super::grafana::{data_source_differences, data_source_name, organisation};
 use super::made_for::{conflict, elsewhere, options_for};
 use super::obstacles::provided;
 use super::{BlockReason, Blocker, Finding, Item, Kept, Resource, Step};

@@ -1,19 +1,17 @@
-//! Plans the objects inside Grafana: organisation, folder, dashboards, data source, alert rules,
-//! and the query that verifies panels.
+//! Plans the objects inside Grafana: organisation, folder, data source, and the query that verifies panels, with the
+//! dashboards and alert rules in their order.
 
 use std::collections::BTreeMap;
 
+use super::dashboards::dashboard;
 use super::made_for::{conflict, elsewhere, made_for_difference, moves};
 use super::obstacles::{other_name, provisioned, taken};
 use super::{BlockReason, Blocker, Contradictions, Finding, Item, Phase, Resource, Step, UpOptions};
 use crate::model::container_config::Difference;
 use crate::model::invocation::typed_option;
-use crate::model::observed::{
-    ActualDashboard, DashboardState, DataSourceState, FolderState, GrafanaState, OrganisationState, OtherObject, Query,
-    SharedName,
-};
+use crate::model::observed::{DataSourceState, FolderState, GrafanaState, OrganisationState, Query};
 use crate::model::query_checks::MAX_SAVES;
-use crate::model::stack::{DashboardId, DesiredDataSource, Stack};
+use crate::model::stack::{DesiredDataSource, Stack};
 
 /// Plans the objects inside Grafana. As long as its content is unknown, the steps are a prediction. The data source
 /// comes last: its existence shows that all objects before it, including the home page, were once created.
@@ -59,10 +57,6 @@ pub(super) fn is_undecidable(known: Option<&GrafanaState>, inside: &[Item]) -> b
     let is_unreadable_folder =
         |item: &Item| item.resource == Resource::Folder && matches!(item.finding, Finding::Unreadable(_));
     known.is_some_and(hides_owner) || inside.iter().any(is_unreadable_folder)
-}
-
-pub(super) fn dashboard_name(stack: &Stack, id: DashboardId) -> String {
-    format!("dashboard {:?}", stack.dashboard_identity(id).1)
 }
 
 pub(super) fn data_source_name(stack: &Stack) -> String {
@@ -127,124 +121,6 @@ fn folder(stack: &Stack, known: Option<&GrafanaState>) -> Item {
     };
     let title = stack.folder.clone().unwrap_or_default();
     Item::with_step(Resource::Folder, finding, Step::CreateFolder { title })
-}
-
-fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: DashboardId, options: UpOptions) -> Item {
-    let resource = Resource::Dashboard(id);
-    let (uid, title, _) = stack.dashboard_identity(id);
-    let moves = moves(stack, options);
-    let save = |replaces: Option<&ActualDashboard>| {
-        let replaces = replaces.map(|actual| Box::new(actual.clone()));
-        vec![Step::SaveDashboard { id, title: title.to_string(), replaces }]
-    };
-    let other = |actual: &ActualDashboard| {
-        let made_for = actual.made_for.as_ref().filter(|_| !moves)?;
-        Some(conflict(stack, &dashboard_name(stack, id), elsewhere(stack, made_for)?))
-    };
-    let (finding, mut steps) = match known.map(|grafana| grafana.dashboard(id)) {
-        None => (Finding::Unknown, save(None)),
-        Some(DashboardState::Missing) => (Finding::Missing, save(None)),
-        Some(DashboardState::Unreadable(why)) => (Finding::Unreadable(why.clone()), vec![]),
-        Some(DashboardState::Clash { what, shares }) => (clash(stack, id, what, *shares), vec![]),
-        Some(DashboardState::Present(actual)) if actual.edited => {
-            match other(actual) {
-                _ if actual.provisioned => {
-                    let why = format!("Grafana's dashboard {uid} is provisioned from a file and differs");
-                    (provisioned(why, &give_way(stack, id, "uid")).into(), vec![])
-                }
-                // A dashboard that is kept needs no decision about its owner.
-                _ if !options.overwrite_dashboard => (Finding::Edited, vec![]),
-                Some(conflict) => (conflict.into(), vec![]),
-                None => (Finding::Requested("it was edited and is to be overwritten"), save(Some(actual))),
-            }
-        }
-        Some(DashboardState::Present(actual)) => {
-            let differences = dashboard_differences(stack, id, actual);
-            if differences.is_empty() && actual.unrecorded {
-                let record = Step::RecordDashboard { id, title: title.into(), observed: Box::new(actual.clone()) };
-                (Finding::Requested("Grafana changed it while storing it"), vec![record])
-            } else if differences.is_empty() {
-                (Finding::InSync, vec![])
-            } else if actual.provisioned {
-                let why = format!("Grafana's dashboard {uid} is provisioned from a file, in another version");
-                (provisioned(why, &give_way(stack, id, "uid")).into(), vec![])
-            } else if let Some(conflict) = other(actual) {
-                (conflict.into(), vec![])
-            } else {
-                (Finding::Differs(differences), save(Some(actual)))
-            }
-        }
-    };
-    // Grafana would replace a home page silently.
-    let may_become_home = known.is_none_or(|grafana| !grafana.has_home);
-    let never_finished = known.is_none_or(|grafana| grafana.data_source == DataSourceState::Missing);
-    if matches!(finding, Finding::Blocked(_) | Finding::Unreadable(_)) {
-        return Item::new(resource, finding, vec![]);
-    }
-    let is_new = never_finished || matches!(finding, Finding::Missing | Finding::Unknown);
-    if id == DashboardId::Bundled && is_new && may_become_home {
-        steps.push(Step::SetHome { uid: uid.to_string() });
-    }
-    Item::new(resource, finding, steps)
-}
-
-fn clash(stack: &Stack, id: DashboardId, other: &OtherObject, shares: SharedName) -> Finding {
-    let whence = match id {
-        DashboardId::Bundled => "create".to_string(),
-        DashboardId::User(index) => format!("import from {}", stack.user_dashboards[index].path),
-    };
-    let (folder, name) = match shares {
-        SharedName::SpecifiedFolderTitle => {
-            let (_, title, _) = stack.dashboard_identity(id);
-            return Finding::Blocked(Blocker {
-                kind: BlockReason::Foreign,
-                why: format!("dashboard {title:?} has the title of its folder, which this version of Grafana refuses"),
-                hint: format!("choose another --grafana-folder, or {}", give_way(stack, id, "title")),
-            });
-        }
-        SharedName::Uid => ("", "uid"),
-        SharedName::Title => ("put the dashboard into a folder with --grafana-folder, ", "title"),
-        SharedName::FolderTitle => ("", "title"),
-    };
-    let change = give_way(stack, id, name);
-    taken(other, &whence, &format!("{folder}{change}, or ")).into()
-}
-
-/// The advice to give up the uid or title of a dashboard that another one has.
-fn give_way(stack: &Stack, id: DashboardId, what: &str) -> String {
-    match id {
-        DashboardId::Bundled => other_name(stack),
-        DashboardId::User(index) => {
-            format!("give the dashboard in {} another {what}", stack.user_dashboards[index].path)
-        }
-    }
-}
-
-fn dashboard_differences(stack: &Stack, id: DashboardId, actual: &ActualDashboard) -> Vec<Difference> {
-    let (_, _, content_hash) = stack.dashboard_identity(id);
-    let other = actual.made_for.as_ref().and_then(|made_for| elsewhere(stack, made_for));
-    let mut differences: Vec<Difference> = other.map(|other| made_for_difference(stack, other)).into_iter().collect();
-    let mut compare = |field: &str, actual: String, desired: String| {
-        if actual != desired {
-            differences.push(Difference { field: field.into(), actual, desired });
-        }
-    };
-    compare(Difference::EDITION, actual.content_hash.clone().unwrap_or_default(), content_hash.to_string());
-    if id != DashboardId::Bundled {
-        return differences;
-    }
-    let desired = &stack.dashboard;
-    if let Some(objective) = desired.objective {
-        compare(
-            "objective",
-            actual.objective.map(|micros| format!("{micros} µs")).unwrap_or_default(),
-            format!("{objective} µs"),
-        );
-    }
-    if let Some(models) = &desired.models {
-        compare("models", actual.models.join(", "), models.join(", "));
-    }
-    differences
 }
 
 fn data_source(stack: &Stack, known: Option<&GrafanaState>, options: UpOptions) -> Item {
@@ -327,10 +203,13 @@ mod tests {
 
     use super::*;
     use crate::model::alerts::{AlertRule, Alerts};
-    use crate::model::observed::{ActualAlerts, ActualRule, AlertFolder, AlertRulesState, ContainerState, Observed};
+    use crate::model::observed::{
+        ActualAlerts, ActualDashboard, ActualRule, AlertFolder, AlertRulesState, ContainerState, DashboardState,
+        Observed, SharedName,
+    };
     use crate::model::plan::{self, Plan};
     use crate::model::role::PerRole;
-    use crate::model::stack::{DesiredDashboard, MadeFor};
+    use crate::model::stack::{DashboardId, DesiredDashboard, MadeFor};
     use crate::samples::{self, content_of, external, plan_with, steps, unreadable};
 
     /// The fields of the data source, which must be managed, and whether a file provides it.

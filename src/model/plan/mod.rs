@@ -7,6 +7,7 @@
 mod alerts;
 mod blockers;
 mod container;
+mod dashboards;
 mod deregister;
 mod down;
 mod grafana;
