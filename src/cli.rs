@@ -97,7 +97,12 @@ pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
     });
     code(result.unwrap_or_else(|error| {
         printer.clear();
-        let _ = printer.print(Output::Result(Document::Failure(&error.failure(&inputs::invocation(&context)))));
+        let failure = error.failure(&inputs::invocation(&context));
+        if let Err(why) = printer.print(Output::Result(Document::Failure(&failure)))
+            && why.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            output::print_error(&format!("error: {error}\n"));
+        }
         error.exit()
     }))
 }
@@ -302,7 +307,10 @@ fn after_interruption(command: &Command, invocation: &Invocation) -> String {
             )
         }
         Command::Down(down) => format!("`{}` finishes it", invocation.again(&down.typed())),
-        Command::Demo(_) => format!("some demo data may remain: {} removes it", suggested("demo --clear")),
+        Command::Demo(demo) if demo.clear => {
+            format!("some demo data may remain: {} removes it", suggested("demo --clear"))
+        }
+        Command::Demo(_) => "nothing was sent: run the same command again".into(),
         _ => "run the same command again".into(),
     }
 }
@@ -324,7 +332,7 @@ mod tests {
         let down = hint(&["down", "--volumes", "--yes"]);
         assert!(down.contains("down --volumes --yes") && down.contains("-H tcp://far:2375"), "{down}");
         assert!(!hint(&["down"]).contains("--volumes"));
-        assert!(hint(&["demo"]).contains("demo --clear"));
+        assert!(hint(&["demo", "--clear"]).contains("demo --clear"));
     }
 
     /// A command with the positional arguments that it needs.

@@ -151,7 +151,12 @@ impl DemoOptions {
             return Ok(());
         }
         let (points, clear) = (count(sent.points, "point"), stack.command("demo --clear"));
-        Err(Error::Interrupted { hint: format!("{points} were sent, not all of them: `{clear}` removes them") })
+        let hint = if sent.has_begun {
+            format!("at least {points} were sent, not all of them: `{clear}` removes them")
+        } else {
+            "nothing was sent: run the same command again".into()
+        };
+        Err(Error::Interrupted { hint })
     }
 }
 
@@ -162,6 +167,8 @@ struct SentSoFar {
     reports: usize,
     /// Points, three for each model and report.
     points: usize,
+    /// A request with points was sent.
+    has_begun: bool,
     time: Duration,
     dashboard_url: String,
 }
@@ -230,9 +237,12 @@ async fn write(session: &Session, influxdb: &Influxdb, batch: Batch, sent: &mut 
     let stack = session.stack();
     let lines: Vec<&str> = batch.lines.lines().collect();
     for part in lines.chunks(BATCH) {
+        sent.has_begun = true;
         if let Err(error) = influxdb.write(&stack.database, part.join("\n"), WRITE_TIMEOUT).await {
-            let clear = stack.command("demo --clear");
-            session.listener().on(Event::Warning(&format!("some demo data may remain: `{clear}` removes it")));
+            if sent.points > 0 || matches!(error, Error::Http { is_late: true, .. }) {
+                let clear = stack.command("demo --clear");
+                session.listener().on(Event::Warning(&format!("some demo data may remain: `{clear}` removes it")));
+            }
             return Err(error);
         }
         sent.points += part.len();
@@ -341,19 +351,17 @@ async fn clear(session: &Session) -> Result<usize> {
     let found = influxdb.query_within(database, &format!("SHOW MEASUREMENTS {condition}"), within).await?;
     let rows = found.iter().flat_map(|names| &names.rows);
     let measurements: Vec<String> = rows.filter_map(|row| Some(quoted(row.first()?.text()?))).collect();
-    let mut count = 0;
+    let series = influxdb.query_within(database, &format!("SHOW SERIES {condition}"), within).await?;
     // One statement for all would exceed every time limit, and InfluxDB would continue with it after that.
     for (index, some) in measurements.chunks(CLEARED).enumerate() {
         let from = format!("FROM {} {condition}", some.join(", "));
-        let series = influxdb.query_within(database, &format!("SHOW SERIES {from}"), within).await?;
         influxdb.query_within(database, &format!("DROP SERIES {from}"), within).await?;
-        count += series.iter().map(|series| series.rows.len()).sum::<usize>();
         if index % 10 == 9 {
             let left = measurements.len() - (index + 1) * CLEARED;
             session.listener().on(Event::Waiting(&format!("removing demo data: {left} measurements are left")));
         }
     }
-    Ok(count)
+    Ok(series.iter().map(|series| series.rows.len()).sum())
 }
 
 /// InfluxDB, if it answers and has the database, and the observation that shows it.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
-use futures_util::StreamExt as _;
 use futures_util::future::try_join_all;
+use futures_util::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 
 use super::Context;
@@ -17,6 +17,7 @@ use crate::engine::inspection::seconds_of;
 use crate::error::{Error, Exit, Refusal, Result};
 use crate::model::event::Event;
 use crate::model::native::{System, package};
+use crate::model::observed::RunState;
 use crate::model::role::Role;
 use crate::model::stack::Stack;
 use crate::output;
@@ -92,8 +93,8 @@ struct LogOptions {
 /// Passes every line with its role to `show`, until that fails.
 ///
 /// # Errors
-/// [`Error::Absent`] when there is no such container, [`Error::Docker`] when the engine does not answer, [`Error::Io`]
-/// if a line cannot be written.
+/// [`Error::Absent`] when there is no such container, [`Error::Docker`] when the engine does not answer, [`Error::Output`] if
+/// a line cannot be written.
 async fn logs(
     session: &Session,
     options: LogOptions,
@@ -125,9 +126,12 @@ async fn logs(
     let mut readers = Vec::new();
     for role in Role::ALL.into_iter().filter(|role| options.role.is_none_or(|only| only == *role)) {
         if let Some(id) = docker.container_id(&stack.instance, role).await? {
-            let started_at = seen.server(role).container.ours().and_then(|actual| actual.started_at.clone());
+            let actual = seen.server(role).container.ours();
+            let started_at = actual.and_then(|actual| actual.started_at.clone());
+            let runs = actual.is_some_and(|actual| matches!(actual.run, RunState::Running | RunState::Restarting));
             let source = LogSource { role, id, started_at, since, tail: options.tail };
-            readers.push(read(session, source, options.follow, sender.clone()));
+            let continues = options.follow && runs;
+            readers.push(read(session, source, options.follow, continues, sender.clone()));
         }
     }
     drop(sender);
@@ -164,24 +168,24 @@ struct LogSource {
     tail: Option<usize>,
 }
 
-/// Sends every line of a log. One that is followed continues after its container was restarted or replaced.
+/// Sends every line of a log. If it `continues`, so it does after its container was restarted or replaced.
 async fn read(
     session: &Session,
     mut source: LogSource,
     follow: bool,
+    continues: bool,
     sender: mpsc::Sender<(Role, String)>,
 ) -> Result<()> {
     loop {
         let mut lines = std::pin::pin!(session.docker()?.logs(&source.id, follow, source.tail, source.since));
         loop {
-            let next = lines.next();
-            let next = if follow { Ok(next.await) } else { tokio::time::timeout(SILENCE, next).await };
-            let Some(line) = next.map_err(|_| silent())? else { break };
+            let next = if follow { lines.next().await } else { next_in_time(&mut lines).await? };
+            let Some(line) = next else { break };
             if sender.send((source.role, line?)).await.is_err() {
                 return Ok(());
             }
         }
-        let continued = if follow { successor(session, &source).await? } else { None };
+        let continued = if continues { successor(session, &source).await? } else { None };
         source = match continued {
             Some(next) => next,
             None => return Ok(()),
@@ -189,15 +193,30 @@ async fn read(
     }
 }
 
+/// The next line of a log that is not followed. A reader that pauses also delays this program, so the engine gets a
+/// second chance.
+async fn next_in_time<T>(lines: &mut (impl Stream<Item = T> + Unpin)) -> Result<Option<T>> {
+    for _ in 0..2 {
+        if let Ok(next) = tokio::time::timeout(SILENCE, lines.next()).await {
+            return Ok(next);
+        }
+    }
+    Err(silent())
+}
+
 /// The log that continues one whose container has stopped, if it starts again soon.
 async fn successor(session: &Session, ended: &LogSource) -> Result<Option<LogSource>> {
     let (role, title) = (ended.role, ended.role.title());
-    session.listener().on(Event::Note(&format!("{title} has stopped; its log continues if it starts again")));
-    let next = session.restarted(role, &ended.id, ended.started_at.as_deref(), SUCCESSOR).await?;
-    Ok(next.map(|next| {
-        let since = next.started_at.as_deref().and_then(seconds_of).unwrap_or_default();
-        LogSource { role, id: next.id, started_at: next.started_at, since, tail: None }
-    }))
+    let note = |text: &str| session.listener().on(Event::Note(&format!("{title} {text}")));
+    note("has stopped; its log continues if it starts again");
+    let Some(next) = session.restarted(role, &ended.id, ended.started_at.as_deref(), SUCCESSOR).await? else {
+        note("has not started again");
+        return Ok(None);
+    };
+    // The engine accepts whole seconds, so lines of the second of the start can appear twice.
+    let is_same = next.id == ended.id;
+    let since = next.started_at.as_deref().and_then(seconds_of).filter(|_| is_same).unwrap_or_default();
+    Ok(Some(LogSource { role, id: next.id, started_at: next.started_at, since, tail: None }))
 }
 
 fn no_log(stack: &Stack, role: Option<Role>) -> Error {

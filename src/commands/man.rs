@@ -21,7 +21,7 @@ pub(crate) struct ManArguments {
 /// Prints the completion script of a shell.
 ///
 /// # Errors
-/// [`Error::Io`] if standard output cannot be written to.
+/// [`Error::Output`] if standard output cannot be written to.
 pub(crate) fn print_completions(shell: clap_complete::Shell, mut root: clap::Command) -> Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut root, "clipper-metrics", &mut script);

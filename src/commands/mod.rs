@@ -82,12 +82,10 @@ impl<'a> Context<'a> {
 /// The outcome of a write to standard output. A reader that closed it has seen enough.
 ///
 /// # Errors
-/// [`Error::Io`] for any other reason, such as a full disk.
+/// [`Error::Output`] for any other reason, such as a full disk.
 fn written(result: std::io::Result<()>) -> Result<()> {
     match result {
-        Err(source) if source.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::Io { doing: "write to standard output".into(), source })
-        }
+        Err(source) if source.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Output(source)),
         _ => Ok(()),
     }
 }

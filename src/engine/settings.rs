@@ -46,7 +46,7 @@ impl Docker {
         replaces: Option<&BTreeMap<String, Remembered>>,
     ) -> Result<()> {
         self.save(instance, |stored| {
-            if stored.values.as_ref() != replaces {
+            if stored.values.as_ref() != replaces && stored.values.as_ref() != Some(values) {
                 return Err("another process has changed them");
             }
             Ok(StoredSettings { values: Some(values.clone()), ..stored.clone() })

@@ -224,6 +224,9 @@ pub enum Error {
         /// What remains, and how to continue.
         hint: String,
     },
+    /// The result cannot be printed.
+    #[error("cannot write to standard output: {0}")]
+    Output(std::io::Error),
     /// The operating system reported an error.
     #[error("cannot {doing}: {source}")]
     Io {
@@ -369,7 +372,7 @@ impl Error {
             Self::Foreign { .. } => "foreign",
             Self::Contradicted { .. } | Self::NotConverged { .. } => "not_converged",
             Self::NotConfirmed { .. } => "not_confirmed",
-            Self::Io { .. } => "io",
+            Self::Io { .. } | Self::Output(_) => "io",
         }
     }
 
@@ -387,7 +390,8 @@ impl From<&Error> for FailureCause {
             | Error::Contradicted { .. }
             | Error::NotConverged { .. }
             | Error::Http { .. }
-            | Error::Io { .. } => Self::NotReady,
+            | Error::Io { .. }
+            | Error::Output(_) => Self::NotReady,
             Error::Answer { status, .. } => Self::Answer(*status),
             Error::Docker { refusal, .. } => Self::Engine(*refusal),
             Error::Publish { .. } => Self::Unpublished,

@@ -18,9 +18,9 @@ use crate::objects_only::ObjectsOnly;
 const BUNDLED: &str = include_str!("../../assets/dashboard.json");
 /// The key that marks a dashboard as sent by clipper-metrics; Grafana drops it when a user saves.
 pub(super) const MARK: &str = "clipperMetrics";
-/// The longest time between the note of a save and the save itself, including a difference of the clocks if a proxy
-/// sets the header `Date`.
-const SAVED_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
+/// The longest time between the note of a save and the save itself. It includes the time limit of a slow server, and a
+/// difference of the clocks if a proxy sets the header `Date`.
+const SAVED_WITHIN: std::time::Duration = std::time::Duration::from_secs(600);
 /// Fields that Grafana counts itself.
 pub(super) const COUNTED: [&str; 3] = ["id", "version", "iteration"];
 /// The placeholder after commands in the dashboard's texts.
@@ -299,8 +299,8 @@ pub(super) fn raise_refresh(sent: &mut Value, least: &str) {
 }
 
 /// Notes the fingerprint of the content as Grafana stored it: Grafana changes some values, such as a refresh interval
-/// below its minimum, and such a change is not an edit. It is noted only once, so that a Grafana that changes the
-/// content at every save causes no endless saves.
+/// below its minimum, and such a change is not an edit. It is noted only once, so that a Grafana that changes even the
+/// content that it returned causes no endless saves; such a dashboard counts as edited.
 pub(super) fn note_stored(stored: &mut Value) {
     let content = Some(content_fingerprint(stored));
     change_mark(stored, |mark| (mark.content, mark.save) = (content, None));

@@ -48,7 +48,7 @@ impl GrafanaExport {
         }
     }
 
-    /// The folders of edited dashboards.
+    /// The titles of edited dashboards.
     #[must_use]
     pub(crate) fn edited_dashboards(&self, stack: &Stack) -> Vec<String> {
         let found = stack.dashboards().zip(&self.dashboards);
@@ -56,7 +56,7 @@ impl GrafanaExport {
         edited.map(|(id, _)| stack.dashboard_identity(id).1.to_string()).collect()
     }
 
-    /// The folders of dashboards saved in schema v2, which these files cannot contain.
+    /// The titles of dashboards saved in schema v2, which these files cannot contain.
     #[must_use]
     pub(crate) fn dashboards_in_schema_v2(&self, stack: &Stack) -> Vec<String> {
         let found = stack.dashboards().zip(&self.dashboards);

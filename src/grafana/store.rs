@@ -205,6 +205,7 @@ impl Grafana {
         let (uid, ..) = stack.dashboard_identity(id);
         let found = self.dashboard(uid).await?.filter(|found| found.state() == *observed);
         let mut content = found.ok_or_else(|| changed(doing))?.content;
+        self.allow_refresh(&mut content).await?;
         dashboard::note_stored(&mut content);
         let body = self.replacement(content, &observed.stored);
         let answer = self.send(doing, "POST", SAVE_DASHBOARD, Body::json(&body)).await?;
@@ -230,11 +231,7 @@ impl Grafana {
                 user_dashboard::render(&stack.user_dashboards[index], &stack.instance, source, self.api())
             }
         };
-        if self.has(Capability::RefusedRefresh)
-            && let Some(least) = self.least_refresh().await?
-        {
-            dashboard::raise_refresh(&mut dashboard, &least);
-        }
+        self.allow_refresh(&mut dashboard).await?;
         // Grafana's clock, with which the next observation compares.
         let now = self.clock().await?.and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
         let replaced = replaces.and_then(|actual| actual.stored.version);
@@ -249,6 +246,16 @@ impl Grafana {
             }
             (None, None) => Ok(self.save_into(dashboard, None, None)),
         }
+    }
+
+    /// Raises a refresh interval that this version would refuse.
+    async fn allow_refresh(&self, dashboard: &mut Value) -> Result<()> {
+        if self.has(Capability::RefusedRefresh)
+            && let Some(least) = self.least_refresh().await?
+        {
+            dashboard::raise_refresh(dashboard, &least);
+        }
+        Ok(())
     }
 
     /// A document that replaces this version, in its folder.

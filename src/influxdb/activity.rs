@@ -124,26 +124,30 @@ impl Influxdb {
                 }
             }
         }
-        self.read_counters_until(now() + SKEW, database, models).await
+        self.replace_future_reports(database, models).await
     }
 
-    /// Replaces reports that are later than `now`, because a clock was ahead for a while, by the newest earlier ones. A
-    /// model without earlier ones keeps the later one: this machine's clock may be behind.
-    async fn read_counters_until(&self, now: i64, database: &str, models: &mut Models) -> Result<()> {
-        let is_ahead = |model: &&mut Model| model.last_report.is_some_and(|at| at > now);
-        let ahead: Vec<&mut Model> = models.values_mut().filter(is_ahead).collect();
-        let names: Vec<String> = ahead
-            .into_iter()
-            .map(|model| {
-                model.ahead = model.last_report;
-                model.name.clone()
-            })
-            .collect();
-        let condition = format!("WHERE {} = {} AND time <= {now}ms", quoted(DEMO_TAG), literal(""));
-        for found in self.newest(database, "value", COUNTER, names.iter(), &condition).await {
-            for point in found? {
-                if let Some(model) = model_of(models, &point, COUNTER) {
-                    model.add_report(&point);
+    /// Replaces reports from the future, written while a clock was ahead, by the newest earlier ones. InfluxDB's clock
+    /// decides, too, because this machine's may be behind. A model without earlier reports keeps the later one.
+    async fn replace_future_reports(&self, database: &str, models: &mut Models) -> Result<()> {
+        let here = now() + SKEW;
+        for model in models.values_mut() {
+            model.ahead = model.last_report.filter(|at| *at > here);
+        }
+        if models.values().all(|model| model.ahead.is_none()) {
+            return Ok(());
+        }
+        let until = self.clock().await?.map_or(here, |there| here.max(there + SKEW));
+        let is_later = |model: &&Model| model.last_report.is_some_and(|at| at > until);
+        let real = format!("WHERE {} = {} AND time <= {until}ms", quoted(DEMO_TAG), literal(""));
+        for window in WINDOWS {
+            let since = window.map_or_else(String::new, |window| format!(" AND time > now() - {window}"));
+            let names: Vec<String> = models.values().filter(is_later).map(|model| model.name.clone()).collect();
+            for found in self.newest(database, "value", COUNTER, names.iter(), &format!("{real}{since}")).await {
+                for point in found? {
+                    if let Some(model) = model_of(models, &point, COUNTER) {
+                        model.add_report(&point);
+                    }
                 }
             }
         }

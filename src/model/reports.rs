@@ -65,9 +65,6 @@ pub(crate) struct Reports {
     #[serde(serialize_with = "date")]
     #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub(crate) last_report: Option<i64>,
-    /// The newest report that is later than this machine's clock.
-    #[serde(skip)]
-    pub(crate) ahead: Option<i64>,
     /// The database contains demo data.
     pub(crate) demo: bool,
     pub(crate) models: Vec<ModelReport>,
@@ -145,12 +142,10 @@ pub(crate) fn analyse(
         }
     });
     let models: Vec<ModelReport> = models.collect();
-    let ahead = activity.models.iter().filter_map(|model| model.ahead).max();
     Reports {
         at: now,
         reporting: Some(last_report.is_some_and(recent)),
         last_report,
-        ahead,
         demo: activity.models.iter().any(|model| model.last_demo.is_some()),
         elsewhere: activity.elsewhere.clone(),
         hints: hints(activity, &models, stack, named, last_report, now),
@@ -193,7 +188,7 @@ fn hints(
         format!("the newest report is {ahead} in the future: set the clocks of Clipper's host and of this machine")
     }));
     match last_report {
-        Some(at) => hints.extend(late(stack, at, now)),
+        Some(at) => hints.extend(late(stack, at, now, ahead.is_some())),
         None if activity.elsewhere.is_empty() => hints.push(format!(
             "nothing has arrived from Clipper yet: when it runs, it must write to {}, database {}; if it already runs, \
              `{}` finds out why no reports arrive; `{}` shows the dashboard without Clipper",
@@ -232,10 +227,11 @@ fn wrong_target(stack: &Stack) -> Vec<String> {
 }
 
 /// The hint about a last report that is not recent.
-fn late(stack: &Stack, at: i64, now: i64) -> Option<String> {
+fn late(stack: &Stack, at: i64, now: i64, has_later: bool) -> Option<String> {
     (at < now - MISSED * INTERVAL).then(|| {
+        let newest = if has_later { "the newest one before now" } else { "the newest report" };
         format!(
-            "the newest report is {} old: check that Clipper runs and that the clock of its host is right; run `{}` to \
+            "{newest} is {} old: check that Clipper runs and that the clock of its host is right; run `{}` to \
              find out why no reports arrive",
             span(now - at),
             stack.command("doctor")

@@ -46,7 +46,7 @@ async fn acquire_within(
 ) -> Result<Lock> {
     let engine: String = engine.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let name = format!("{engine}-{instance}.lock");
-    let parents = parents(environment);
+    let parents = parents(environment, private::runtime_directory());
     let Some(file) = parents.iter().find_map(|parent| private::open(parent, &name).ok()) else {
         listener.on(Event::Note("no directory belongs to this user alone, so only the engine keeps two runs apart"));
         return Ok(Lock { _file: None });
@@ -75,11 +75,11 @@ async fn acquire_within(
 }
 
 /// Candidates for the parent of the lock directory, the best first. A cron job lacks the variable of a user's sessions,
-/// but must use the same directory.
-fn parents(environment: &Environment) -> Vec<PathBuf> {
+/// and after `su` it names another user's directory, but both must use the directory `of_sessions`.
+fn parents(environment: &Environment, of_sessions: Option<PathBuf>) -> Vec<PathBuf> {
     let home = environment.path("HOME").map(|home| Path::new(home).join(".cache"));
-    let runtime = environment.path("XDG_RUNTIME_DIR").map(PathBuf::from).or_else(private::runtime_directory);
-    runtime.into_iter().chain(home).chain([std::env::temp_dir()]).collect()
+    let runtime = environment.path("XDG_RUNTIME_DIR").map(PathBuf::from);
+    runtime.into_iter().chain(of_sessions).chain(home).chain([std::env::temp_dir()]).collect()
 }
 
 #[cfg(unix)]
@@ -254,14 +254,16 @@ mod tests {
     use super::*;
     use crate::model::event::Silent;
 
-    #[cfg(unix)]
     #[test]
-    fn without_variables_the_lock_is_where_sessions_put_it_if_there_are_any() {
-        let set = |name: &str| Environment::from([(name.to_string(), "/x".to_string())]);
-        assert_eq!(parents(&set("XDG_RUNTIME_DIR"))[0], Path::new("/x"));
-        let of_sessions = private::runtime_directory();
-        let expected = of_sessions.into_iter().chain([PathBuf::from("/x/.cache"), std::env::temp_dir()]);
-        assert_eq!(parents(&set("HOME")), expected.collect::<Vec<_>>());
+    fn without_the_variable_of_a_session_the_lock_is_still_where_sessions_put_it() {
+        let first = |name: &str, of_sessions: Option<&str>| {
+            let environment = Environment::from([(name.to_string(), "/x".to_string())]);
+            parents(&environment, of_sessions.map(PathBuf::from)).remove(0)
+        };
+        let run = Path::new("/run/user/7");
+        assert_eq!(first("HOME", run.to_str()), run);
+        assert_eq!(first("XDG_RUNTIME_DIR", run.to_str()), Path::new("/x"));
+        assert_eq!(first("HOME", None), Path::new("/x/.cache"));
     }
 
     #[test]

@@ -22,13 +22,15 @@ use crate::model::text::excerpt;
 
 /// The shortest pause between two polls of a starting server.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+/// The interval at which a stopped container is looked for.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 impl Session {
-    /// Waits until the server of a stopped container runs again, in that container or in another one; `None` if it does
-    /// not in time. `started_at` is the container's last start.
+    /// Waits until a stopped container, or the one that replaces it, is started; `None` if none is in time. `started_at`
+    /// is the last start of the container `id`. An engine that restarts meanwhile is waited for.
     ///
     /// # Errors
-    /// [`Error::Docker`] if the engine does not answer.
+    /// [`Error::Docker`] if the engine does not answer at the end.
     pub(crate) async fn restarted(
         &self,
         role: Role,
@@ -36,18 +38,21 @@ impl Session {
         started_at: Option<&str>,
         within: Duration,
     ) -> Result<Option<OurContainer>> {
-        let (deadline, mut backoff) = (Instant::now() + within, SHORTEST_PAUSE);
-        while Instant::now() < deadline {
-            let seen = self.observe(&mut self.connect(), Depth::EngineOnly).await?;
+        let deadline = Instant::now() + within;
+        let mut ticks = tokio::time::interval(BETWEEN_LOOKS);
+        loop {
+            ticks.tick().await;
+            let seen = self.observe(&mut self.connect(), Depth::EngineOnly).await;
             let is_next = |actual: &&OurContainer| {
-                actual.run == RunState::Running && (actual.id != id || actual.started_at.as_deref() != started_at)
+                actual.started_at.is_some() && (actual.id != id || actual.started_at.as_deref() != started_at)
             };
-            if let Some(next) = seen.server(role).container.ours().filter(is_next) {
-                return Ok(Some(next.clone()));
+            let next = seen.map(|seen| seen.server(role).container.ours().filter(is_next).cloned());
+            match next {
+                Ok(Some(next)) => return Ok(Some(next)),
+                Ok(None) | Err(_) if Instant::now() < deadline => {}
+                ended => return ended,
             }
-            pause(&mut backoff).await;
         }
-        Ok(None)
     }
 
     /// Waits briefly to see whether the container behind a broken connection exits or answers again.

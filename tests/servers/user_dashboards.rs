@@ -205,7 +205,7 @@ fn a_value_changed_by_grafana_during_a_save_is_not_an_edit() {
     for version in Version::ALL {
         let it = Servers::start(version);
         record = it.continue_record(record);
-        // Its clock is another one.
+        // Its clock differs from this machine's.
         it.double.lock().unwrap().move_clock(3_600);
         let saves = |it: &Servers| {
             let mut double = it.double.lock().unwrap();
@@ -218,7 +218,7 @@ fn a_value_changed_by_grafana_during_a_save_is_not_an_edit() {
         assert_eq!(saves(&it), 1, "{version:?}: it is stored unchanged");
         it.run(&["down", "--deregister", "--yes"]).expect(0);
         // The refresh interval of the bundled dashboard is also below this minimum. The newest version refuses a lower
-        // one, so it is raised before.
+        // one, so it is raised beforehand.
         it.double.lock().unwrap().refresh_at_most_every(60);
         let file = write(&it, "a.json", &input("refresh.json"));
         let up = ["up", "--dashboard", &file];

@@ -21,7 +21,7 @@ use crate::model::diagnosis::{Check, CheckOutcome, CheckResult, Diagnosis};
 use crate::model::event::{Event, Listener};
 use crate::model::observed::{Observed, ServerResponse};
 use crate::model::plan::{self, UpOptions};
-use crate::model::reports::{self, Reports, span};
+use crate::model::reports::{self, Reports, SKEW, span};
 use crate::model::results::Document;
 use crate::model::role::Role;
 use crate::model::server_status::{ServerState, actual_url};
@@ -272,14 +272,12 @@ fn clipper_reports(reports: &Reports, stack: &Stack, target: &WriteTarget, named
         )
     };
     let ago = |at: i64| span(reports.at - at);
-    if let Some(at) = reports.ahead {
-        return CheckOutcome::failed(
-            format!("Clipper's newest report is dated {} in the future", span(at - reports.at)),
-            "set the clock of Clipper's host",
-        );
-    }
     match (reports.reporting, reports.last_report) {
         (None, _) => CheckOutcome::Skipped("InfluxDB could not be queried".into()),
+        (Some(_), Some(at)) if at > reports.at + SKEW => CheckOutcome::failed(
+            format!("Clipper's newest report is dated {} in the future", span(at - reports.at)),
+            "set the clock of Clipper's host",
+        ),
         (Some(true), Some(at)) => match reports::never_reported(&reports.models, named) {
             missing if missing.is_empty() => {
                 let is_named = |model: &str| named.iter().any(|name| reports::written_name(name) == model);

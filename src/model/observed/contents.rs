@@ -214,7 +214,7 @@ pub struct ActualDashboard {
     pub stored: StoredVersion,
     /// Whether its content differs from the saved version, or it lacks the mark.
     pub edited: bool,
-    /// Whether only Grafana changed its content, during the last save, and no save has recorded that yet.
+    /// Whether only Grafana changed its content, and no save has recorded that yet.
     pub unrecorded: bool,
     /// Whether it is provisioned from a file and cannot be saved.
     pub provisioned: bool,

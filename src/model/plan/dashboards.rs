@@ -44,7 +44,7 @@ pub(super) fn dashboard(stack: &Stack, known: Option<&GrafanaState>, id: Dashboa
             let differences = dashboard_differences(stack, id, actual);
             if differences.is_empty() && actual.unrecorded {
                 let record = Step::RecordDashboard { id, title: title.into(), observed: Box::new(actual.clone()) };
-                (Finding::Requested("Grafana changed it while storing it"), vec![record])
+                (Finding::Requested("Grafana changed its content"), vec![record])
             } else if differences.is_empty() {
                 (Finding::InSync, vec![])
             } else if actual.provisioned {

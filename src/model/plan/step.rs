@@ -134,7 +134,7 @@ pub enum Step {
         /// The dashboard that it replaces, as observed; `None` creates one.
         replaces: Option<Box<ActualDashboard>>,
     },
-    /// Record the content as Grafana stored it, so that its difference from the saved one is no edit.
+    /// Record the content as Grafana stored it, so that its difference from the saved one does not count as an edit.
     RecordDashboard {
         id: DashboardId,
         title: String,

@@ -53,17 +53,19 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     if plan.items.iter().any(|item| item.steps.iter().any(is_early_record))
         && let Some(save) = before_record(stack, &seen.settings)
         && let Some(settings) = plan.items.iter_mut().find(|item| item.resource == Resource::Settings)
+        && !matches!(settings.finding, Finding::Blocked(_))
     {
-        settings.steps.insert(0, (Phase::Trial, save));
+        settings.steps = vec![(Phase::Trial, save)];
     }
     if stack.container(Role::Grafana).is_some() && !plan.rolls_back() {
         // After the query, because accepting a new version also queries through the data source.
         let edited = plan.finding(Resource::Dashboard(DashboardId::Bundled)) == Some(&Finding::Edited);
         // A new record replaces the observed one.
         let is_replaced = plan.steps().any(|(step, _)| is_record(step));
-        plan.items.extend(
-            upgrade.filter(|_| !is_unreadable && !is_replaced).and_then(|upgrade| finish_upgrade(upgrade, edited)),
-        );
+        // The next plan shows whether Grafana stored them unchanged.
+        let saves = plan.steps().any(|(step, _)| matches!(step, Step::SaveDashboard { .. }));
+        let is_decided = !is_unreadable && !is_replaced && !saves;
+        plan.items.extend(upgrade.filter(|_| is_decided).and_then(|upgrade| finish_upgrade(upgrade, edited)));
     }
     plan
 }
