@@ -195,7 +195,7 @@ mod tests {
     use super::*;
     use crate::model::container_config::PasswordSource;
     use crate::model::image::ImageRef;
-    use crate::model::observed::{ContainerState, GrafanaState, OrganisationState, ServerResponse};
+    use crate::model::observed::{ContainerState, DashboardState, GrafanaState, OrganisationState, ServerResponse};
     use crate::model::stack::Login;
     use crate::model::upgrade::NamedImage;
     use crate::model::volume_content::VolumeContent;
@@ -305,20 +305,22 @@ mod tests {
     }
 
     #[test]
-    fn a_new_image_is_not_judged_while_the_organisation_is_unreadable() {
+    fn a_new_image_is_judged_once_the_organisation_is_readable_and_the_dashboards_are_stored() {
         let (from, to) = (image("grafana/grafana:1.2.0", "2"), image("grafana/grafana:1.3.0", "3"));
         let mut desired = Stack { organisation: Some("Team".into()), ..samples::stack() };
         config_of(&mut desired, Role::Grafana).image = to.name.clone();
-        let proves = |organisation: OrganisationState| {
+        let stored = || DashboardState::Present(samples::actual_dashboard("new"));
+        let proves = |organisation: OrganisationState, dashboard: DashboardState| {
             let plan = plan_with(&desired, |seen| {
                 container_of(seen, Role::Grafana).config.as_mut().unwrap().image = to.name.clone();
                 let (id, from, to) = ("2".into(), from.clone(), to.clone());
                 seen.settings.upgrade = Some(Upgrade { id, from, to, state: UpgradeState::Unproven });
-                *content_of(seen) = GrafanaState { organisation, ..samples::grafana_state() };
+                *content_of(seen) = GrafanaState { organisation, dashboard, ..samples::grafana_state() };
             });
             plan.steps().any(|(step, _)| matches!(step, Step::ProveDashboard { .. } | Step::DeleteDatabaseCopy))
         };
-        assert!(!proves(OrganisationState::Unreadable(samples::unreadable())));
-        assert!(proves(OrganisationState::Present));
+        assert!(!proves(OrganisationState::Unreadable(samples::unreadable()), stored()));
+        assert!(!proves(OrganisationState::Present, DashboardState::Missing));
+        assert!(proves(OrganisationState::Present, stored()));
     }
 }
