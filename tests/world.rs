@@ -527,10 +527,11 @@ impl World {
                     Some(_) => AlertRulesState::Seen(Box::new(ActualAlerts {
                         latency: seen_rule(self.rules.latency, AlertRule::Latency),
                         silence: seen_rule(self.rules.silence, AlertRule::Silence),
-                        folder: self
-                            .rules
-                            .folder
-                            .then(|| AlertFolder { uid: FOLDER.into(), holds_only_rules: case.alerts == Some(false) }),
+                        folder: self.rules.folder.then(|| AlertFolder {
+                            uid: FOLDER.into(),
+                            holds_only_rules: case.alerts == Some(false),
+                            ..model::alert_folder()
+                        }),
                     })),
                 },
                 query: match self.source {

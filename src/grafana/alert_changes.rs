@@ -20,12 +20,17 @@ use crate::model::stack::Stack;
 const EDITABLE: (&str, &str) = ("X-Disable-Provenance", "true");
 
 impl Grafana {
-    /// Creates the folder for the instance's rules.
+    /// Creates the folder for the instance's rules, unless it exists.
     ///
     /// # Errors
-    /// [`Error::Raced`] if another process has created it, otherwise an error from the server.
+    /// An error from the server.
     pub(crate) async fn create_alert_folder(&self, stack: &Stack) -> Result<()> {
-        self.create_folder(&stack.instance, &folder_title(&stack.instance)).await
+        let title = folder_title(&stack.instance);
+        match self.create_folder(&stack.instance, &title).await {
+            // The dashboard's folder may have the same title.
+            Err(Error::Raced { .. }) => Ok(()),
+            created => created,
+        }
     }
 
     /// Creates a rule in the instance's folder and group. Grafana chooses the uid of some folders, so it is looked up.
@@ -35,12 +40,12 @@ impl Grafana {
     /// server.
     pub(crate) async fn create_alert_rule(&self, stack: &Stack, new: &NewRule) -> Result<()> {
         let doing = "create an alert rule";
-        let mut rule = content(stack, self.organisation, new);
+        let mut rule = content(stack, self.entered(), new);
         // The mark of a finished rule is set together with the group's interval.
         rule.add_mark(BTreeMap::new(), &stack.data_source);
         rule.uid = uid(&stack.instance, new.rule);
         (rule.folder_uid, rule.group) = (self.alert_folder(stack, doing).await?, stack.instance.clone());
-        rule.rest.insert("orgID".into(), json!(self.organisation.unwrap_or(OrganisationState::FIRST)));
+        rule.rest.insert("orgID".into(), json!(self.entered().unwrap_or(OrganisationState::FIRST)));
         self.send_rule(doing, "POST", ALL_RULES, &[EDITABLE], &rule).await
     }
 
@@ -57,7 +62,7 @@ impl Grafana {
         for new in rules {
             let own = uid(&stack.instance, new.rule);
             let present = group.rules.0.iter_mut().find(|rule| rule.uid == own);
-            replace(present.ok_or_else(|| changed(doing))?, doing, stack, self.organisation, new)?;
+            replace(present.ok_or_else(|| changed(doing))?, doing, stack, self.entered(), new)?;
         }
         if sets_interval {
             group.rest.insert("interval".into(), json!(INTERVAL));
@@ -72,7 +77,7 @@ impl Grafana {
     pub(crate) async fn save_moved_alert_rule(&self, stack: &Stack, new: &NewRule) -> Result<()> {
         let doing = "update an alert rule";
         let mut moved = self.alert_rule(stack, new.rule).await?.ok_or_else(|| changed(doing))?;
-        replace(&mut moved, doing, stack, self.organisation, new)?;
+        replace(&mut moved, doing, stack, self.entered(), new)?;
         let headers: &[_] = if moved.is_from_api() { &[] } else { &[EDITABLE] };
         self.send_rule(doing, "PUT", &rule_path(&moved.uid), headers, &moved).await
     }
@@ -94,7 +99,8 @@ impl Grafana {
     }
 
     /// Deletes the folder that was created for the instance's rules. Grafana deletes dashboards in it, so its content is
-    /// read directly before.
+    /// read directly before. If Grafana refuses, because of the account's rights or of content that the account does not
+    /// see, a note says so and the folder stays.
     ///
     /// # Errors
     /// [`Error::Raced`] if it is not empty, otherwise an error from the server.
@@ -107,7 +113,13 @@ impl Grafana {
         if in_folder(&all, &folder).next().is_some() || !self.is_empty_folder(&folder).await? {
             return Err(changed(doing));
         }
-        self.delete(doing, &path(&["api", "folders", &folder.uid])).await
+        match self.delete(doing, &path(&["api", "folders", &folder.uid])).await {
+            Err(Error::Answer { status: 400 | 403, why, .. }) => {
+                self.http.note(&format!("cannot {doing} {:?}, so it stays: {why}", folder.title));
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// The uid of the folder for the instance's rules.

@@ -170,7 +170,7 @@ fn description(suffix: &str, shows_value: bool) -> String {
 
 /// A template of the addresses that show the dashboard with each model of an alert alone, or of the dashboard's address
 /// if the alert has many models. The link that Grafana adds to an alert shows the models that the dashboard lists by
-/// default. That one names the organisation in every version that marks alerts with it, and these do so as well.
+/// default. Grafana's own link names the organisation, so these do too.
 fn links(suffix: &str, instance: &str, organisation: Option<u64>, range: &str) -> String {
     let organisation = OrganisationState::in_address(organisation).map(|id| format!("orgId={id}"));
     let [alone, first] = organisation.map_or_else(Default::default, |named| [format!("?{named}"), format!("{named}&")]);

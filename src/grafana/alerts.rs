@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::try_join3;
+use futures_util::future::try_join;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -13,7 +13,7 @@ use super::store::{GrafanaFolder, is_own};
 use super::versions::Capability;
 use super::{Grafana, dashboard, or_unreadable, path};
 use crate::digest::fingerprint;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::alerts::{AlertRule, AlertSettings, Alerts};
 use crate::model::observed::{ActualAlerts, ActualRule, AlertFolder, AlertRulesState, OtherObject};
 use crate::model::stack::{DesiredDataSource, MadeFor, Stack};
@@ -196,43 +196,68 @@ impl Grafana {
         or_unreadable(self.read_alerts(stack).await, AlertRulesState::Unreadable)
     }
 
-    /// Reads the rules and their folder, and what the plan needs to know about other objects in it: those in the place
-    /// of missing rules or, if the rules are off, whether there are any.
+    /// Reads the rules, and their folder if a step may change it or a rule.
     async fn read_alerts(&self, stack: &Stack) -> Result<AlertRulesState> {
+        let state = async |rule| {
+            let found = self.alert_rule(stack, rule).await?;
+            Ok(found.map_or(ActualRule::Missing, |found| found.state()))
+        };
+        let (latency, silence) = try_join(state(AlertRule::Latency), state(AlertRule::Silence)).await?;
+        let mut alerts = ActualAlerts { latency, silence, folder: None };
+        let Some(settings) = stack.alerts.settings() else {
+            alerts.folder = self.folder_to_remove(stack).await?;
+            return Ok(AlertRulesState::Seen(Box::new(alerts)));
+        };
+        let is_in_sync = |rule: AlertRule| is_in_sync(stack, settings, rule, alerts.rule(rule));
+        if AlertRule::ALL.into_iter().all(is_in_sync) {
+            return Ok(AlertRulesState::Seen(Box::new(alerts)));
+        }
         let title = folder_title(&stack.instance);
-        let rule = |rule| self.alert_rule(stack, rule);
-        let (latency, silence, folder) =
-            try_join3(rule(AlertRule::Latency), rule(AlertRule::Silence), self.folder(&title)).await?;
-        let is_off = stack.alerts == Alerts::Off;
-        let may_clash = !is_off && (latency.is_none() || silence.is_none());
-        let own = folder.as_ref().filter(|folder| is_off && is_own(folder, &stack.instance, &title));
-        let mut all = Vec::new();
-        if may_clash || own.is_some() {
-            let Some(Elements(found)) = self.get("list the alert rules", ALL_RULES).await? else {
+        let found = self.folder(&title).await;
+        let needs_folder = [&alerts.latency, &alerts.silence].into_iter().any(ActualRule::is_unfinished);
+        // A finished rule can be saved alone.
+        let folder = if needs_folder { found? } else { if_readable(found)?.flatten() };
+        let is_missing = |rule: &AlertRule| *alerts.rule(*rule) == ActualRule::Missing;
+        let missing: Vec<AlertRule> = AlertRule::ALL.into_iter().filter(is_missing).collect();
+        if !missing.is_empty() {
+            let Some(Elements(all)) = self.get("list the alert rules", ALL_RULES).await? else {
                 return Ok(AlertRulesState::Unavailable("alerting is switched off in this Grafana".into()));
             };
-            all = found;
-        }
-        let is_title_taken = may_clash && folder.is_none() && self.is_title_taken(&title).await?;
-        let state = |rule: AlertRule, found: Option<Rule>| match (found, &folder) {
-            (Some(found), _) => found.state(),
-            (None, None) if is_title_taken => ActualRule::Clash(format!("a dashboard called {title:?}").into()),
-            (None, None) => ActualRule::Missing,
-            (None, Some(folder)) => in_place_of(stack, rule, in_folder(&all, folder)),
-        };
-        let holds_only_rules = match own {
-            Some(folder) => {
-                let uids = AlertRule::ALL.map(|rule| uid(&stack.instance, rule));
-                let is_other = |rule: &Rule| !uids.contains(&rule.uid) || rule.is_edited();
-                !in_folder(&all, folder).any(is_other) && self.is_empty_folder(folder).await?
+            let is_title_taken = folder.is_none() && self.is_title_taken(&title).await?;
+            for rule in missing {
+                *alerts.rule_mut(rule) = match &folder {
+                    Some(folder) => in_place_of(stack, rule, in_folder(&all, folder)),
+                    None if is_title_taken => ActualRule::Clash(format!("a dashboard called {title:?}").into()),
+                    None => ActualRule::Missing,
+                };
             }
-            None => false,
+        }
+        let as_seen = |folder: GrafanaFolder| AlertFolder {
+            uid: folder.uid,
+            title,
+            holds_only_rules: false,
+            is_deletable: false,
         };
-        Ok(AlertRulesState::Seen(Box::new(ActualAlerts {
-            latency: state(AlertRule::Latency, latency),
-            silence: state(AlertRule::Silence, silence),
-            folder: folder.as_ref().map(|folder| AlertFolder { uid: folder.uid.clone(), holds_only_rules }),
-        })))
+        alerts.folder = folder.map(as_seen);
+        Ok(AlertRulesState::Seen(Box::new(alerts)))
+    }
+
+    /// The folder of rules that are off. Whatever the account cannot read counts as something else in it.
+    async fn folder_to_remove(&self, stack: &Stack) -> Result<Option<AlertFolder>> {
+        let title = folder_title(&stack.instance);
+        let Some(folder) = if_readable(self.folder(&title).await)?.flatten() else { return Ok(None) };
+        let is_own = is_own(&folder, &stack.instance, &title);
+        let holds_only_rules = is_own && if_readable(self.holds_only_rules(stack, &folder).await)?.unwrap_or_default();
+        let is_deletable = holds_only_rules && if_readable(self.is_deletable(&folder).await)?.unwrap_or_default();
+        Ok(Some(AlertFolder { uid: folder.uid, title, holds_only_rules, is_deletable }))
+    }
+
+    /// Whether a folder holds nothing but the instance's unedited rules.
+    async fn holds_only_rules(&self, stack: &Stack, folder: &GrafanaFolder) -> Result<bool> {
+        let Some(Elements(all)) = self.get("list the alert rules", ALL_RULES).await? else { return Ok(false) };
+        let uids = AlertRule::ALL.map(|rule| uid(&stack.instance, rule));
+        let is_other = |rule: &Rule| !uids.contains(&rule.uid) || rule.is_edited();
+        Ok(!in_folder(&all, folder).any(is_other) && self.is_empty_folder(folder).await?)
     }
 
     /// The state of the instance's rules as far as it is known without a request.
@@ -247,6 +272,22 @@ impl Grafana {
 
     pub(super) async fn alert_rule(&self, stack: &Stack, rule: AlertRule) -> Result<Option<Rule>> {
         self.get("read an alert rule", &rule_path(&uid(&stack.instance, rule))).await
+    }
+}
+
+/// Whether a rule has these settings, so that no step saves it.
+fn is_in_sync(stack: &Stack, settings: &AlertSettings, rule: AlertRule, actual: &ActualRule) -> bool {
+    let ActualRule::Present { edited: false, fields, made_for, .. } = actual else { return false };
+    // Only one of the rules has an objective.
+    let objective = stack.dashboard.objective.or_else(|| AlertSettings::objective(fields)).unwrap_or_default();
+    *fields == settings.fields(rule, objective) && made_for.as_ref() == Some(&stack.data_source.made_for())
+}
+
+/// The result of a read; `None` if Grafana answered with an error.
+fn if_readable<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(Error::Answer { .. }) => Ok(None),
+        read => read.map(Some),
     }
 }
 

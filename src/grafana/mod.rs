@@ -66,6 +66,8 @@ pub(crate) struct Grafana {
     version: Option<Version>,
     /// The organisation that every request names, once it was entered.
     organisation: Option<u64>,
+    /// The organisation of the token, if it was looked up. No request names it.
+    token_organisation: Option<u64>,
 }
 
 lenient! {
@@ -98,7 +100,7 @@ impl Grafana {
     /// A client for the server behind `http`, which has the credentials. An unknown version counts as the newest one.
     #[must_use]
     pub(crate) const fn new(http: Http, choice: Choice, version: Option<Version>) -> Self {
-        Self { http, choice, version, organisation: None }
+        Self { http, choice, version, organisation: None, token_organisation: None }
     }
 
     /// Whether the server is ready, and its version. The request is sent without credentials.
@@ -206,7 +208,7 @@ impl Grafana {
         Ok(GrafanaState {
             has_home: becomes_home && self.has_home().await?,
             organisation,
-            organisation_id: self.organisation,
+            organisation_id: self.entered(),
             folder,
             data_source,
             has_default_source: sources.iter().any(|source| source.is_default),

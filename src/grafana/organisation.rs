@@ -45,7 +45,7 @@ impl Grafana {
     /// # Errors
     /// [`Error::Refused`] if the login is rejected, otherwise an error from the server.
     pub(crate) async fn enter(&mut self, name: Option<&str>) -> Result<OrganisationState> {
-        self.organisation = None;
+        (self.organisation, self.token_organisation) = (None, None);
         match (name, &self.choice) {
             (Some(name), _) => self.enter_named(name).await,
             (None, Choice::First) => {
@@ -57,10 +57,16 @@ impl Grafana {
         }
     }
 
+    /// The organisation that was entered, as far as its number is known.
+    pub(super) fn entered(&self) -> Option<u64> {
+        self.organisation.or(self.token_organisation)
+    }
+
     async fn enter_named(&mut self, name: &str) -> Result<OrganisationState> {
         if self.choice == Choice::OfToken {
             let own: Organisation = self.get("look up the token's organisation", "/api/org").await?.unwrap_or_default();
             if own.name == name {
+                self.token_organisation = own.id;
                 return Ok(OrganisationState::Present);
             }
             return Ok(OrganisationState::OfToken(own.name));

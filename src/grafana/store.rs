@@ -19,7 +19,9 @@ lenient! {
     pub(super) struct GrafanaFolder {
         id: Option<u64>,
         pub(super) uid: String,
-        title: String,
+        pub(super) title: String,
+        /// Whether the account may delete it; absent in lists.
+        can_delete: Option<bool>,
     }
 
     /// A folder or dashboard in a list.
@@ -321,15 +323,19 @@ impl Grafana {
         if self.folder(title).await?.is_some() {
             return Err(raced());
         }
+        let own = folder_uid(instance, title);
         // A uid of its own, because the instance's name is the dashboard's.
-        let body = Body::json(&json!({"title": title, "uid": folder_uid(instance, title)}));
+        let body = Body::json(&json!({"title": title, "uid": own}));
         let mut answer = self.send(doing, "POST", "/api/folders", body).await?;
         if matches!(answer.status, 409 | 412) {
             if self.folder(title).await?.is_some() {
                 return Err(raced());
             }
-            // A user renamed the earlier one.
-            answer = self.send(doing, "POST", "/api/folders", Body::json(&json!({"title": title}))).await?;
+            let earlier: Option<GrafanaFolder> = self.get(doing, &path(&["api", "folders", &own])).await?;
+            // A user renamed it.
+            if earlier.is_some_and(|earlier| earlier.title != title) {
+                answer = self.send(doing, "POST", "/api/folders", Body::json(&json!({"title": title}))).await?;
+            }
         }
         self.expect_success(doing, &answer)?;
         if answer.json::<GrafanaFolder>().uid.is_empty() { Err(self.odd(doing)) } else { Ok(()) }
@@ -371,6 +377,12 @@ impl Grafana {
     /// The folder with that title, if it was created for the instance.
     pub(super) async fn own_folder(&self, instance: &str, title: &str) -> Result<Option<GrafanaFolder>> {
         Ok(self.folder(title).await?.filter(|folder| is_own(folder, instance, title)))
+    }
+
+    /// Whether Grafana lets the account delete the folder, as far as it says so.
+    pub(super) async fn is_deletable(&self, folder: &GrafanaFolder) -> Result<bool> {
+        let found: Option<GrafanaFolder> = self.get("read the folder", &path(&["api", "folders", &folder.uid])).await?;
+        Ok(found.is_some_and(|found| found.can_delete != Some(false)))
     }
 
     /// Whether the folder contains neither dashboards nor library panels; if that cannot be read,

@@ -12,7 +12,8 @@ use super::invocation::Invocation;
 use super::login::SignedInAccount;
 use super::names::names;
 use super::observed::{
-    ActualDashboard, DashboardState, DataSourceState, EngineInfo, FolderState, Observed, OrganisationState, Query,
+    ActualDashboard, AlertRulesState, DashboardState, DataSourceState, EngineInfo, FolderState, Observed,
+    OrganisationState, Query,
 };
 use super::plan::{BlockReason, Blocker, Finding, Plan, Resource, Step};
 use super::reports::Reports;
@@ -72,6 +73,9 @@ pub(crate) struct Status {
     /// Whether Grafana has the stack's folder, if it was read.
     #[serde(skip)]
     pub(crate) has_folder: Option<bool>,
+    /// Whether Grafana has the folder of the alert rules, if it was read.
+    #[serde(skip)]
+    pub(crate) has_alert_folder: Option<bool>,
     /// Warnings about external servers on loopback that other hosts can reach; also contained in `hints`.
     #[serde(skip)]
     pub(crate) exposures: Vec<String>,
@@ -328,6 +332,10 @@ impl Status {
                 FolderState::Present { .. } => Some(true),
                 FolderState::Missing => Some(false),
                 FolderState::NotConfigured | FolderState::TitleTaken { .. } | FolderState::Unreadable(_) => None,
+            }),
+            has_alert_folder: seen.grafana_state().and_then(|grafana| match &grafana.alerts {
+                AlertRulesState::Seen(alerts) => Some(alerts.folder.is_some()),
+                _ => None,
             }),
             exposures: Vec::new(),
             blocker: plan.blocker().map(|(_, blocker)| blocker.clone()),

@@ -182,7 +182,7 @@ fn removed_object(step: &Step) -> Option<String> {
     match step {
         Step::DeleteDashboard { title, .. } => Some(format!("the dashboard {}", printable_line(&format!("{title:?}")))),
         Step::DeleteDataSource { .. } => Some("the data source".into()),
-        Step::DeleteAlertRule { .. } | Step::DeleteAlertFolder => Some("the alert rules".into()),
+        Step::DeleteAlertRule { .. } => Some("the alert rules".into()),
         _ => None,
     }
 }
@@ -198,6 +198,14 @@ fn down(status: &Status, options: RenderOptions) -> String {
     let mut removed: Vec<String> = removed.chain(folder.clone().filter(|_| status.has_folder == Some(false))).collect();
     // Both alert rules count as one.
     removed.dedup();
+    let deletes = |kind: fn(&Step) -> bool| executed.iter().any(|done| kind(&done.step));
+    // Their folder goes without saying unless it is the last that was left of them.
+    if deletes(|step| *step == Step::DeleteAlertFolder)
+        && !deletes(|step| matches!(step, Step::DeleteAlertRule { .. }))
+        && status.has_alert_folder == Some(false)
+    {
+        removed.push("the alert rules' folder".into());
+    }
     let is_elsewhere = status.servers.iter().all(|server| server.mode == Mode::External);
     layout.line(&if !removed.is_empty() {
         format!("removed {} from the Grafana at {}", listed(&removed), status.servers.grafana.url)

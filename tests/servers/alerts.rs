@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::double::Version;
+use crate::support::double::{TOKEN, Version};
 use crate::support::servers::Servers;
 
 /// Versions with an API for alert rules.
@@ -118,19 +118,21 @@ fn edited_rules_are_kept_and_deleted_rules_are_restored() {
 
 #[test]
 fn a_rule_that_a_user_moved_is_updated_where_it_is() {
-    for version in ALERTING {
+    // Into another folder alone, or also into another group.
+    for (version, group) in ALERTING.into_iter().flat_map(|version| [(version, "clipper-metrics"), (version, "group")])
+    {
         let it = Servers::start(version);
         it.run(&["up", "--alerts"]).expect(0);
         let theirs = json!({"title": "Theirs", "uid": "theirs"});
         assert_eq!(it.ask("POST", "/api/folders", Some(&theirs)).0, 200, "{version:?}");
         let mut moved = titled(&it, "p99 above the objective");
-        (moved["folderUID"], moved["ruleGroup"]) = (json!("theirs"), json!("group"));
+        (moved["folderUID"], moved["ruleGroup"]) = (json!("theirs"), json!(group));
         let place = format!("{RULES}/{}", moved["uid"].as_str().unwrap());
         assert_eq!(it.ask("PUT", &place, Some(&moved)).0, 200, "{version:?}");
         assert!(it.run(&["up", "--alerts"]).expect(0).out.contains("nothing to do"), "{version:?}");
         it.run(&["up", "--alerts", "--alert-latency-after", "2m", "--alert-silence-after", "3m"]).expect(0);
         let updated = titled(&it, "p99 above the objective");
-        assert_eq!([&updated["for"], &updated["folderUID"], &updated["ruleGroup"]], ["2m", "theirs", "group"]);
+        assert_eq!([&updated["for"], &updated["folderUID"], &updated["ruleGroup"]], ["2m", "theirs", group]);
         let other = titled(&it, "a model has gone silent");
         assert_eq!(other["annotations"]["summary"], "A model has not reported for 180 s", "{version:?}");
         assert_eq!(other["ruleGroup"], "clipper-metrics", "{version:?}");
@@ -158,6 +160,116 @@ fn a_folder_left_by_an_interrupted_run_goes_unless_it_holds_something() {
         it.run(&["up", "--alerts=false"]).expect(0);
         assert!(folder(&it).is_none(), "{version:?}");
     }
+}
+
+/// `up` and then `down --deregister` remove everything but the folder, whose deletion Grafana answers with a status.
+fn expect_kept_folder(version: Version, status: u16) {
+    let it = Servers::start(version);
+    it.run(&["up", "--alerts"]).expect(0);
+    it.double.lock().unwrap().refuse_folder_deletion(status);
+    let up = it.run(&["up", "--alerts=false"]).expect(0);
+    assert!(rules(&it).is_empty() && folder(&it).is_some(), "{version:?}: {}", up.err);
+    assert!(up.err.contains(&format!("Grafana's folder {FOLDER:?} stays")), "{version:?}: {}", up.err);
+    it.run(&["up", "--alerts=false"]).expect(0);
+    let down = it.run(&["down", "--deregister"]).expect(0);
+    assert!(down.out.starts_with("removed the dashboard") && !down.out.contains("folder"), "{version:?}: {}", down.out);
+    assert!(down.err.contains("folder"), "{version:?}: {}", down.err);
+    assert_eq!(it.ask("GET", "/api/dashboards/uid/clipper-metrics", None).0, 404, "{version:?}");
+    assert_eq!(it.ask("GET", "/api/datasources", None).1, json!([]), "{version:?}");
+}
+
+#[test]
+fn a_folder_that_the_account_may_not_delete_stays_and_is_in_sync() {
+    for version in ALERTING {
+        expect_kept_folder(version, 403);
+        let it = Servers::start(version);
+        it.run(&["up", "--alerts"]).expect(0);
+        it.double.lock().unwrap().refuse_folder_deletion(403);
+        it.run(&["up", "--alerts=false"]).expect(0);
+        it.run(&["status", "--alerts=false"]).expect(0);
+        let double = it.double.lock().unwrap();
+        assert!(double.seen().iter().all(|seen| seen.method != "DELETE" || !seen.path.contains("folders")));
+    }
+}
+
+#[test]
+fn a_folder_with_hidden_content_stays_and_its_refused_deletion_comes_last() {
+    for version in ALERTING {
+        expect_kept_folder(version, 400);
+        let it = Servers::start(version);
+        it.run(&["up", "--alerts"]).expect(0);
+        it.double.lock().unwrap().refuse_folder_deletion(400);
+        it.run(&["down", "--deregister"]).expect(0);
+        let double = it.double.lock().unwrap();
+        let last = double.seen().iter().rfind(|seen| seen.method == "DELETE").unwrap();
+        assert!(last.path.starts_with("/api/folders/"), "{version:?}: {last:?}");
+    }
+}
+
+#[test]
+fn rules_are_removed_although_their_folder_cannot_be_looked_into() {
+    for version in ALERTING {
+        for path in ["/api/folders", "/api/search", "/api/library-elements", RULES] {
+            for words in [&["up", "--alerts=false"][..], &["down", "--deregister"]] {
+                let it = Servers::start(version);
+                it.run(&["up", "--alerts"]).expect(0);
+                let places: Vec<String> =
+                    rules(&it).iter().map(|rule| format!("{RULES}/{}", rule["uid"].as_str().unwrap())).collect();
+                it.double.lock().unwrap().break_path(path, 403);
+                it.run(words).expect(0);
+                for place in places {
+                    assert_eq!(it.ask("GET", &place, None).0, 404, "{version:?} {path}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_folder_is_read_only_if_a_rule_is_to_be_saved() {
+    for version in ALERTING {
+        let it = Servers::start(version);
+        it.run(&["up", "--alerts"]).expect(0);
+        it.double.lock().unwrap().forget_seen();
+        it.double.lock().unwrap().break_path("/api/folders", 403);
+        assert!(it.run(&["up", "--alerts"]).expect(0).out.contains("nothing to do"), "{version:?}");
+        assert!(it.double.lock().unwrap().seen().iter().all(|seen| !seen.path.contains("folders")), "{version:?}");
+        it.run(&["up", "--alerts", "--alert-latency-after", "2m"]).expect(0);
+        assert_eq!(titled(&it, "p99 above the objective")["for"], "2m", "{version:?}");
+        // A new one needs the folder.
+        let place = format!("{RULES}/{}", titled(&it, "a model has gone silent")["uid"].as_str().unwrap());
+        it.ask("DELETE", &place, None);
+        let up = it.run(&["up", "--alerts"]).expect(1);
+        assert!(up.err.contains("list the folders"), "{version:?}: {}", up.err);
+    }
+}
+
+#[test]
+fn a_folder_that_the_rules_share_with_the_dashboard_is_created_once() {
+    for version in ALERTING {
+        let it = Servers::start(version);
+        let up = it.run(&["up", "--alerts", "--grafana-folder", FOLDER]).expect(0);
+        assert!(!up.err.contains("another process"), "{version:?}: {}", up.err);
+        assert_eq!(rules(&it).len(), 2, "{version:?}");
+        let double = it.double.lock().unwrap();
+        let creations =
+            double.seen().iter().filter(|seen| (seen.method.as_str(), seen.path.as_str()) == ("POST", "/api/folders"));
+        assert_eq!(creations.count(), 1, "{version:?}");
+    }
+}
+
+#[test]
+fn the_removal_of_the_folder_alone_has_its_own_sentence() {
+    let it = Servers::start(Version::V12);
+    it.run(&["up", "--alerts"]).expect(0);
+    for rule in rules(&it) {
+        it.ask("DELETE", &format!("{RULES}/{}", rule["uid"].as_str().unwrap()), None);
+    }
+    it.ask("DELETE", "/api/dashboards/uid/clipper-metrics", None);
+    it.ask("DELETE", "/api/datasources/uid/clipper-metrics", None);
+    let down = it.run(&["down", "--deregister"]).expect(0);
+    assert!(down.out.starts_with("removed the alert rules' folder from the Grafana"), "{}", down.out);
+    assert!(folder(&it).is_none());
 }
 
 #[test]
@@ -290,6 +402,22 @@ fn the_addresses_in_an_alert_name_another_organisation() {
         assert_eq!(numbers, [3, 2], "{links}");
         assert_eq!(links.matches("d/clipper-metrics").count(), 3, "{links}");
     }
+}
+
+#[test]
+fn with_a_token_the_addresses_name_the_specified_organisation() {
+    let it = Servers::start(Version::V12);
+    let organisation = it.ask("POST", "/api/orgs", Some(&json!({"name": "Team"}))).1["orgId"].as_u64().unwrap();
+    it.ask("POST", "/api/serviceaccounts", Some(&json!({"name": "x", "role": "Admin"})));
+    it.ask("POST", "/api/serviceaccounts/3/tokens", Some(&json!({"name": "x"})));
+    it.double.lock().unwrap().give_token_to(organisation);
+    let up = it.command(&["up", "--alerts", "--grafana-org", "Team"]).env("CLIPPER_METRICS_GRAFANA_TOKEN", TOKEN);
+    let up = up.run().expect(0);
+    assert!(up.out.contains(&format!("/alerting/notifications?orgId={organisation}")), "{}", up.out);
+    assert_eq!(it.ask("POST", &format!("/api/user/using/{organisation}"), None).0, 200);
+    let address = format!("d/clipper-metrics?orgId={organisation}");
+    assert!(rules(&it).iter().all(|rule| rule["annotations"]["links"].as_str().unwrap().contains(&address)));
+    assert_eq!(rules(&it).len(), 2);
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub struct InfluxdbState {
 pub struct GrafanaState {
     /// The organisation for all objects.
     pub organisation: OrganisationState,
-    /// The organisation's number, if requests name it.
+    /// The organisation's number, if known.
     pub organisation_id: Option<u64>,
     pub folder: FolderState,
     pub data_source: DataSourceState,
@@ -257,7 +257,7 @@ pub enum AlertRulesState {
 pub struct ActualAlerts {
     pub latency: ActualRule,
     pub silence: ActualRule,
-    /// The folder with the title of the rules' folder.
+    /// The folder with the title of the rules' folder. Read only if the rules are off or one of them is not in sync.
     pub folder: Option<AlertFolder>,
 }
 
@@ -265,8 +265,12 @@ pub struct ActualAlerts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlertFolder {
     pub uid: String,
-    /// Whether it was created for the instance and holds nothing but its unedited rules. Read only if the rules are off.
+    pub title: String,
+    /// Whether it was created for the instance and is known to hold nothing but its unedited rules. Read only if the
+    /// rules are off.
     pub holds_only_rules: bool,
+    /// Whether the account may delete it. Read only if it holds only rules.
+    pub is_deletable: bool,
 }
 
 impl ActualAlerts {
@@ -276,6 +280,14 @@ impl ActualAlerts {
         match rule {
             AlertRule::Latency => &self.latency,
             AlertRule::Silence => &self.silence,
+        }
+    }
+
+    /// The same to change it.
+    pub(crate) const fn rule_mut(&mut self, rule: AlertRule) -> &mut ActualRule {
+        match rule {
+            AlertRule::Latency => &mut self.latency,
+            AlertRule::Silence => &mut self.silence,
         }
     }
 }
@@ -304,12 +316,13 @@ pub enum ActualRule {
 }
 
 impl ActualRule {
-    /// Whether its creation, and the one of its group, is not complete.
+    /// Whether it is missing, or an earlier run ended before it saved the group.
     #[must_use]
     pub(crate) fn is_unfinished(&self) -> bool {
         match self {
             Self::Present { edited, fields, .. } => !edited && fields.is_empty(),
-            Self::Missing | Self::Clash(_) => true,
+            Self::Missing => true,
+            Self::Clash(_) => false,
         }
     }
 }

@@ -18,7 +18,9 @@ pub(super) fn alerts(stack: &Stack, known: Option<&GrafanaState>, options: UpOpt
             return None;
         }
         (Alerts::Off, Some(AlertRulesState::Seen(seen))) => {
-            return unwanted(stack, seen, moves(stack, options), |what, other| conflict(stack, what, other).into());
+            let conflict = |what: &str, other: &MadeFor| conflict(stack, what, other).into();
+            let rules = unwanted(stack, seen, moves(stack, options), conflict);
+            return with_folder(rules, unwanted_folder(seen, options.keeps_alert_folder));
         }
         (Alerts::Off, Some(AlertRulesState::Unreadable(why))) => return Some(unreadable(why)),
         (Alerts::Off, None) => {
@@ -200,8 +202,8 @@ fn from_file(stack: &Stack, rule: AlertRule) -> Blocker {
     provisioned(why, &other_name(stack))
 }
 
-/// Plans the removal of rules that are turned off, and of their folder. Edited rules are kept, and rules from a file or
-/// for another database are reported.
+/// Plans the removal of rules that are turned off. Edited rules are kept, and rules from a file or for another database
+/// are reported.
 pub(super) fn unwanted(
     stack: &Stack,
     seen: &ActualAlerts,
@@ -222,9 +224,6 @@ pub(super) fn unwanted(
             _ => steps.push(deletion(rule, actual)),
         }
     }
-    if from_file.is_none() && seen.folder.as_ref().is_some_and(|folder| folder.holds_only_rules) {
-        steps.push(Step::DeleteAlertFolder);
-    }
     if !steps.is_empty() {
         return Some(Item::new(Resource::Alerts, Finding::Requested("to be removed"), steps));
     }
@@ -235,6 +234,37 @@ pub(super) fn unwanted(
         })
     });
     from_file.or(is_edited.then_some(Finding::Edited)).map(|finding| Item::new(Resource::Alerts, finding, vec![]))
+}
+
+/// Plans the removal of the folder of rules that are turned off, unless Grafana refused it.
+pub(super) fn unwanted_folder(seen: &ActualAlerts, is_refused: bool) -> Option<Item> {
+    let is_from_file = |rule| matches!(seen.rule(rule), ActualRule::Present { provisioned: true, .. });
+    let folder = seen.folder.as_ref().filter(|folder| folder.holds_only_rules)?;
+    if AlertRule::ALL.into_iter().any(is_from_file) {
+        return None;
+    }
+    if folder.is_deletable && !is_refused {
+        return Some(Item::new(Resource::Alerts, Finding::Requested("to be removed"), vec![Step::DeleteAlertFolder]));
+    }
+    let why = if folder.is_deletable { "Grafana does not delete it" } else { "this account may not delete it" };
+    let kept = Kept {
+        why: format!("Grafana's folder {:?} stays: {why}", folder.title),
+        hint: "delete it in Grafana if you do not need it".into(),
+    };
+    Some(Item::new(Resource::Alerts, Finding::Kept(kept), vec![]))
+}
+
+/// One item for rules and their folder, which is deleted after them. A folder that stays is reported once no rule is
+/// left.
+fn with_folder(rules: Option<Item>, folder: Option<Item>) -> Option<Item> {
+    match (rules, folder) {
+        (Some(mut rules), Some(folder)) if matches!(rules.finding, Finding::Requested(_)) => {
+            rules.steps.extend(folder.steps);
+            Some(rules)
+        }
+        (Some(Item { finding: Finding::Edited, .. }), Some(folder)) if !folder.steps.is_empty() => Some(folder),
+        (rules, folder) => rules.or(folder),
+    }
 }
 
 #[cfg(test)]
@@ -266,7 +296,7 @@ mod tests {
     fn item(is_on: bool, rules: [ActualRule; 2], folder: Option<bool>) -> Option<Item> {
         let alerts = if is_on { Alerts::On(alert_settings("new")) } else { Alerts::Off };
         let ([latency, silence], stack) = (rules, Stack { alerts, ..samples::stack() });
-        let folder = folder.map(|holds_only_rules| AlertFolder { uid: "f".into(), holds_only_rules });
+        let folder = folder.map(|holds_only_rules| AlertFolder { holds_only_rules, ..samples::alert_folder() });
         let alerts = AlertRulesState::Seen(Box::new(ActualAlerts { latency, silence, folder }));
         let grafana = GrafanaState { alerts, ..samples::grafana_state() };
         super::alerts(&stack, Some(&grafana), UpOptions::default())
@@ -284,7 +314,7 @@ mod tests {
     fn plan(latency: &str, silence: &str, dashboard: DashboardState) -> Item {
         let stack = Stack { alerts: Alerts::On(alert_settings("new")), ..samples::stack() };
         let (latency, silence) = (actual(AlertRule::Latency, latency), actual(AlertRule::Silence, silence));
-        let folder = Some(AlertFolder { uid: "f".into(), holds_only_rules: false });
+        let folder = Some(AlertFolder { holds_only_rules: false, ..samples::alert_folder() });
         let alerts = AlertRulesState::Seen(Box::new(ActualAlerts { latency, silence, folder }));
         let grafana = GrafanaState { dashboard, alerts, ..samples::grafana_state() };
         super::alerts(&stack, Some(&grafana), UpOptions::default()).unwrap()
@@ -317,6 +347,7 @@ mod tests {
         let item = plan("old", "new", DashboardState::Unreadable(samples::unreadable()));
         assert!(matches!(item.finding, Finding::Differs(_)) && item.steps.is_empty(), "{item:?}");
     }
+
     #[test]
     fn a_missing_rule_is_created_before_its_group_is_saved_with_an_interval() {
         let created = |rule| new(rule, DesiredDashboard::DEFAULT_OBJECTIVE, ActualRule::Missing);
@@ -380,5 +411,28 @@ mod tests {
             *provisioned = true;
         }
         assert_eq!(steps(item(false, [from_file, silence.clone()], Some(true))), [delete_silence()]);
+    }
+
+    #[test]
+    fn a_folder_that_grafana_does_not_delete_is_kept_once_no_rule_is_left() {
+        let planned = |rules: [ActualRule; 2], is_deletable, keeps_alert_folder| {
+            let [latency, silence] = rules;
+            let folder = Some(AlertFolder { is_deletable, ..samples::alert_folder() });
+            let alerts = AlertRulesState::Seen(Box::new(ActualAlerts { latency, silence, folder }));
+            let grafana = GrafanaState { alerts, ..samples::grafana_state() };
+            let stack = Stack { alerts: Alerts::Off, ..samples::stack() };
+            let options = UpOptions { keeps_alert_folder, ..UpOptions::default() };
+            super::alerts(&stack, Some(&grafana), options).unwrap()
+        };
+        let missing = || [ActualRule::Missing, ActualRule::Missing];
+        assert_eq!(planned(missing(), true, false).steps.len(), 1);
+        for (is_deletable, is_refused) in [(false, false), (true, true)] {
+            let item = planned(missing(), is_deletable, is_refused);
+            assert!(matches!(item.finding, Finding::Kept(_)) && item.steps.is_empty(), "{item:?}");
+            let rules = AlertRule::ALL.map(|rule| actual(rule, "new"));
+            let deletes_rule = |step: &Step| matches!(step, Step::DeleteAlertRule { .. });
+            let left = steps(Some(planned(rules, is_deletable, is_refused)));
+            assert!(left.len() == 2 && left.iter().all(deletes_rule), "{left:?}");
+        }
     }
 }

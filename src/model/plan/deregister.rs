@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::alerts::unwanted;
+use super::alerts::{unwanted, unwanted_folder};
 use super::dashboards::dashboard_name;
 use super::grafana::{data_source_differences, data_source_name, organisation};
 use super::made_for::{conflict, elsewhere, options_for};
@@ -45,8 +45,7 @@ pub(super) fn deregistration(stack: &Stack, grafana: &GrafanaState) -> Vec<Item>
         AlertRulesState::Unreadable(why) => items.push(super::alerts::unreadable(why)),
         AlertRulesState::NotRead | AlertRulesState::Unavailable(_) => {}
     }
-    // The folder comes last: Grafana refuses to delete one with hidden content, and no other step
-    // depends on it.
+    // Folders come last: Grafana refuses to delete one with hidden content, and no other step depends on it.
     if let FolderState::Unreadable(why) = &grafana.folder {
         items.push(unreadable(Resource::Folder, why));
     }
@@ -58,6 +57,9 @@ pub(super) fn deregistration(stack: &Stack, grafana: &GrafanaState) -> Vec<Item>
         } else {
             removal(Resource::Folder, Step::DeleteFolder { title })
         });
+    }
+    if let AlertRulesState::Seen(seen) = &grafana.alerts {
+        items.extend(unwanted_folder(seen, false));
     }
     items
 }

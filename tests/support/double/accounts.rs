@@ -73,7 +73,8 @@ impl Double {
         let position = |id: u64| self.state.organisations.iter().position(|org| org.id == id);
         let user = self.state.users.iter().find(|user| user.login == who.login);
         let Some(named) = request.headers.get("x-grafana-org-id") else {
-            return Ok(user.and_then(|user| position(user.active)).unwrap_or(0));
+            let of_token = self.token_organisation.filter(|_| who.is_token);
+            return Ok(of_token.or_else(|| user.map(|user| user.active)).and_then(position).unwrap_or(0));
         };
         let found = named.parse().ok().and_then(position);
         let belongs = |index: &usize| {

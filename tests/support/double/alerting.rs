@@ -92,8 +92,10 @@ impl Double {
                 self.state.organisations[organisation].rules.retain(|rule| rule["uid"] != *uid);
                 self.as_recorded("delete alert rule")
             }
-            ("GET", ["provisioning", "folder", _, "rule-groups", name]) => self.group(organisation, name),
-            ("PUT", ["provisioning", "folder", _, "rule-groups", name]) => self.set_group(organisation, name, body),
+            ("GET", ["provisioning", "folder", folder, "rule-groups", name]) => self.group(organisation, folder, name),
+            ("PUT", ["provisioning", "folder", folder, "rule-groups", name]) => {
+                self.set_group(organisation, folder, name, body)
+            }
             ("GET", ["provisioning", "contact-points"]) => self.as_recorded("contact points"),
             ("GET", ["grafana", "api", "v1", "rules"]) => self.states(organisation),
             ("GET", ["grafana", "api", "v1", "rules", _, _]) => {
@@ -190,18 +192,19 @@ impl Double {
         Response::json(200, rule)
     }
 
-    fn group(&self, organisation: usize, name: &str) -> Response {
+    fn group(&self, organisation: usize, folder: &str, name: &str) -> Response {
         let org = &self.state.organisations[organisation];
-        if !org.rules.iter().any(|rule| rule["ruleGroup"] == name) {
+        let is_inside = |rule: &Value| rule["folderUID"] == folder && rule["ruleGroup"] == name;
+        if !org.rules.iter().any(is_inside) {
             return Response::json(404, &json!({"message": "rule group not found"}));
         }
         let rules: Vec<&Value> =
-            org.rules.iter().filter(|rule| rule["ruleGroup"] == name && text(&rule["uid"]) != "lost").collect();
+            org.rules.iter().filter(|rule| is_inside(rule) && text(&rule["uid"]) != "lost").collect();
         let interval = org.intervals.get(name).copied().unwrap_or(60);
         self.with("group", &[("interval", json!(interval)), ("rules", json!(rules))])
     }
 
-    fn set_group(&mut self, organisation: usize, name: &str, body: Option<&Value>) -> Response {
+    fn set_group(&mut self, organisation: usize, folder: &str, name: &str, body: Option<&Value>) -> Response {
         let interval = body.and_then(|body| body["interval"].as_u64()).unwrap_or_default();
         if interval == 0 || !interval.is_multiple_of(INTERVAL) {
             return self.as_recorded("set the interval of the group");
@@ -211,7 +214,8 @@ impl Double {
         let given: Vec<Value> = body.and_then(|body| body["rules"].as_array().cloned()).unwrap_or_default();
         // A group is saved as a whole.
         org.rules.retain(|rule| {
-            rule["ruleGroup"] != name
+            rule["folderUID"] != folder
+                || rule["ruleGroup"] != name
                 || text(&rule["uid"]) == "lost"
                 || given.iter().any(|one| one["uid"] == rule["uid"])
         });

@@ -492,15 +492,16 @@ impl Double {
 
     pub(super) fn folder_answer(&self, step: &str, folder: &Folder) -> Response {
         let url = format!("/dashboards/f/{}/{}", folder.uid, slug(&folder.title));
-        self.with(
-            step,
-            &[
-                ("id", json!(folder.id)),
-                ("uid", json!(folder.uid)),
-                ("title", json!(folder.title)),
-                ("url", json!(url)),
-            ],
-        )
+        let fields = [
+            ("id", json!(folder.id)),
+            ("uid", json!(folder.uid)),
+            ("title", json!(folder.title)),
+            ("url", json!(url)),
+            ("canDelete", json!(false)),
+        ];
+        // The last one is the recorded one unless the account lacks the right.
+        let lacks_right = self.folder_refusal == Some(403);
+        self.with(step, if lacks_right { &fields } else { &fields[..4] })
     }
 
     pub(super) fn create_folder(&mut self, who: &Who, organisation: usize, body: Option<Value>) -> Response {

@@ -236,6 +236,10 @@ pub struct Double {
     min_refresh: u64,
     /// Paths whose GET fails, with the status.
     broken: BTreeMap<String, u16>,
+    /// The organisation of the token, unless it is the first one.
+    token_organisation: Option<u64>,
+    /// The status of every answer to the deletion of a folder, if Grafana refuses it.
+    folder_refusal: Option<u16>,
     /// The interval that a user gives every data source directly after the next deletion of another object.
     interval_after_deletion: Option<&'static str>,
     pub doors: Doors,
@@ -332,6 +336,8 @@ impl Double {
             library_panels: 0,
             min_refresh: 5,
             broken: BTreeMap::new(),
+            token_organisation: None,
+            folder_refusal: None,
             interval_after_deletion: None,
             doors: Doors::default(),
         };
@@ -421,6 +427,17 @@ impl Double {
     /// Answers every GET of a path with more than a client reads.
     pub fn flood_path(&mut self, path: &str) {
         self.broken.insert(path.into(), 200);
+    }
+
+    /// Moves the token to another organisation.
+    pub fn give_token_to(&mut self, organisation: u64) {
+        self.token_organisation = Some(organisation);
+    }
+
+    /// Refuses to delete folders: with 403, the account lacks the right and folders say so; with 400, they hold
+    /// something that it does not see.
+    pub fn refuse_folder_deletion(&mut self, status: u16) {
+        self.folder_refusal = Some(status);
     }
 
     /// Lets a user change every data source directly after the next deletion of another object.
@@ -715,6 +732,14 @@ impl Double {
                 }
             }
             ("POST", ["api", "folders"]) => self.create_folder(&who, organisation, body),
+            // From the source of 12.
+            ("DELETE", ["api", "folders", _]) if self.folder_refusal.is_some() => {
+                let (status, message) = match self.folder_refusal {
+                    Some(403) => (403, "You'll need additional permissions. Permissions needed: folders:delete"),
+                    _ => (400, "Folder cannot be deleted: folder is not empty"),
+                };
+                answer(status, &json!({"message": message}))
+            }
             ("DELETE", ["api", "folders", uid]) => self.delete_folder(organisation, uid),
             ("POST", ["api", "annotations"]) => self.as_recorded("annotation on a dashboard"),
             (_, ["api", "v1", "provisioning", ..] | ["api", "ruler" | "prometheus", ..]) => {
