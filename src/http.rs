@@ -87,6 +87,8 @@ pub(crate) struct Response {
     /// The headers, with lower-case names.
     headers: HeaderMap,
     pub(crate) body: Vec<u8>,
+    /// What messages about this answer say about the environment's proxy, which may have sent it; empty without one.
+    pub(crate) through: String,
 }
 
 impl Response {
@@ -108,6 +110,11 @@ impl Response {
     #[must_use]
     pub(crate) fn header(&self, name: &str) -> Option<String> {
         self.headers.get(name).and_then(|value| value.to_str().ok()).map(printable)
+    }
+
+    /// The texts of a header that may be repeated.
+    pub(crate) fn headers(&self, name: &str) -> impl Iterator<Item = String> {
+        self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(printable)
     }
 
     /// The target of a redirect. Redirects are not followed, to avoid leaking credentials.
@@ -332,7 +339,11 @@ impl Http {
             }
             read.extend_from_slice(&chunk);
         }
-        Ok(Response { status: response.status().as_u16(), headers: response.headers().clone(), body: read })
+        let status = response.status().as_u16();
+        if status == 407 && self.proxy.is_some() {
+            return Err(failed(format!("the proxy requires a login{proxy}")));
+        }
+        Ok(Response { status, headers: response.headers().clone(), body: read, through: proxy.into() })
     }
 }
 
@@ -398,7 +409,7 @@ fn through_proxy(proxies: &Matcher, base: &str) -> Option<String> {
     let (name, port) = (proxy.uri().host()?, proxy.uri().port().map(|port| format!(":{port}")).unwrap_or_default());
     let url = reqwest::Url::parse(base).ok()?;
     Some(format!(
-        " (through the environment's proxy {name}{port}; NO_PROXY={} bypasses it)",
+        " (through the environment's proxy {name}{port}; add {} to NO_PROXY to bypass it)",
         url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
     ))
 }
@@ -432,7 +443,10 @@ mod tests {
     fn a_proxy_is_named_without_its_password_unless_it_is_bypassed() {
         let proxies = Matcher::builder().all("http://me:sesame@proxy.example:3128").no("near.example").build();
         let named = through_proxy(&proxies, "https://far.example:8086/x").unwrap();
-        assert_eq!(named, " (through the environment's proxy proxy.example:3128; NO_PROXY=far.example bypasses it)");
+        assert_eq!(
+            named,
+            " (through the environment's proxy proxy.example:3128; add far.example to NO_PROXY to bypass it)"
+        );
         assert_eq!(through_proxy(&proxies, "https://near.example"), None);
     }
 

@@ -233,10 +233,13 @@ fn without_answer(session: &Session, seen: &Observed, servers: ExportServers) ->
         ServerResponse::Refusing(message) => format!("Grafana rejected the login ({message})"),
         ServerResponse::Failing(why) => format!("clipper-metrics {why}"),
         ServerResponse::Silent(why) | ServerResponse::Starting(why) => format!("Grafana does not answer ({why})"),
-        ServerResponse::Answering(_) => match unreadable {
-            Some(unreadable) => format!("clipper-metrics {unreadable}"),
-            None => "Grafana's organisation cannot be used".to_string(),
-        },
+        ServerResponse::Answering(_) => {
+            match plan::up(stack, seen, UpOptions::default()).finding(Resource::Organisation) {
+                Some(Finding::Blocked(blocker)) => format!("{} ({})", blocker.why, blocker.hint),
+                Some(Finding::Unreadable(why)) => format!("clipper-metrics {why}"),
+                _ => "Grafana's organisation does not exist".to_string(),
+            }
+        }
         _ => "Grafana does not answer".to_string(),
     };
     if let (ExportServers::Existing, Some(organisation)) = (servers, &stack.organisation) {

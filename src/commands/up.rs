@@ -35,7 +35,8 @@ pub(crate) struct UpArguments {
 }
 
 pub(crate) async fn run(context: &Context<'_>, arguments: &UpArguments) -> Result<Exit> {
-    let session = session::open(context, Access::of(arguments.dry_run)).await?.waiting();
+    let session = session::open(context, Access::of(arguments.dry_run)).await?;
+    let session = if arguments.dry_run { session } else { session.waiting() };
     let options = UpOptions {
         overwrite_dashboard: arguments.overwrite_dashboard,
         move_data_source: arguments.move_data_source,

@@ -14,7 +14,7 @@ use super::endpoint::{ChosenBy, Endpoint};
 use crate::model::event::Silent;
 
 /// A client of an engine that answers a request, given as its method and path, with a status and a body.
-pub(super) async fn engine(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> (TempDir, Docker) {
+pub(crate) async fn engine(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> (TempDir, Docker) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let listener = UnixListener::bind(&path).unwrap();

@@ -14,7 +14,7 @@ pub mod environment;
 mod errors;
 mod exec;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 pub(crate) mod files;
 mod forward;
 mod grafana_database;

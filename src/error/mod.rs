@@ -129,7 +129,7 @@ pub enum Error {
         url: String,
         /// InfluxDB's message, which names the right.
         why: String,
-        /// The InfluxQL statements that an administrator executes instead; empty if no account was given.
+        /// The InfluxQL statements that an administrator executes instead; empty if they are unknown.
         statements: Vec<String>,
     },
     /// A server's answer was an error or unusable.

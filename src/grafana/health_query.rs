@@ -46,7 +46,7 @@ impl QueryFault {
             Self::Host
         } else if has(&["authorization failed", "unable to parse authentication", "401 unauthorized"]) {
             Self::Login
-        } else if has(&["error authorizing query", "not authorized to", "403 forbidden"]) {
+        } else if has(&["error authorizing query", "not authorized to"]) {
             Self::Rights
         } else if has(&["x509: certificate signed by unknown authority"]) {
             Self::Authority
@@ -97,7 +97,7 @@ mod tests {
                 "error authorizing query: me not authorized to execute statement 'x', requires READ on d",
                 QueryFault::Rights,
             ),
-            ("InfluxDB returned error status: 403 Forbidden", QueryFault::Rights),
+            ("InfluxDB returned error status: 403 Forbidden", QueryFault::Other),
             ("tls: failed to verify certificate: x509: certificate signed by unknown authority", QueryFault::Authority),
             ("x509: certificate has expired or is not yet valid: current time …", QueryFault::Certificate),
             ("i/o timeout", QueryFault::Other),

@@ -117,16 +117,15 @@ impl Grafana {
         let Health { version, database } = answer.json();
         let version = version.as_deref().map(printable);
         if matches!(answer.status, 502..=504) {
-            return (ServerResponse::Starting(format!("still starting (status {})", answer.status)), version);
+            let why = format!("still starting (status {}){}", answer.status, answer.through);
+            return (ServerResponse::Starting(why), version);
         }
         if let Some(place) = answer.redirects_to() {
             return (ServerResponse::Unusable(format!("a redirect to {place}")), None);
         }
         if answer.status != 200 || database.is_none() {
-            return (
-                ServerResponse::Unusable(format!("a server that is not Grafana (status {})", answer.status)),
-                None,
-            );
+            let what = format!("a server that is not Grafana (status {}){}", answer.status, answer.through);
+            return (ServerResponse::Unusable(what), None);
         }
         (ServerResponse::Answering(()), version)
     }

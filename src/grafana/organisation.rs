@@ -64,12 +64,16 @@ impl Grafana {
 
     async fn enter_named(&mut self, name: &str) -> Result<OrganisationState> {
         if self.choice == Choice::OfToken {
-            let own: Organisation = self.get("look up the token's organisation", "/api/org").await?.unwrap_or_default();
-            if own.name == name {
-                self.token_organisation = own.id;
-                return Ok(OrganisationState::Present);
+            let doing = "look up the token's organisation";
+            let own: Organisation = self.get(doing, "/api/org").await?.unwrap_or_default();
+            if own.name.is_empty() {
+                return super::unreadable(self.odd(doing)).map(OrganisationState::Unreadable);
             }
-            return Ok(OrganisationState::OfToken(own.name));
+            if own.name != name {
+                return Ok(OrganisationState::OfToken(own.name));
+            }
+            self.token_organisation = own.id;
+            return Ok(OrganisationState::Present);
         }
         let own = self.own_organisations().await?;
         if let Some(own) = own.iter().find(|own| own.name == name) {

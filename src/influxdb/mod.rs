@@ -118,9 +118,8 @@ impl Influxdb {
                 let retention = policy.and_then(|policy| Retention::parse(&policy.duration));
                 ServerResponse::Answering(InfluxdbState { has_database, retention })
             }
-            Err(Error::Refused { message, .. }) => ServerResponse::Refusing(message),
+            Err(Error::Refused { message: why, .. } | Error::Forbidden { why, .. }) => ServerResponse::Refusing(why),
             Err(Error::Answer { doing, status, why, .. }) => ServerResponse::Failing(Unreadable { doing, status, why }),
-            Err(Error::Forbidden { doing, why, .. }) => ServerResponse::Failing(Unreadable { doing, status: 403, why }),
             Err(error) => ServerResponse::Silent(error.to_string()),
         };
         (answer, Some(version))
@@ -176,23 +175,29 @@ impl Influxdb {
             // Another process created it, with another period.
             Err(Error::Answer { why, .. }) if why.contains(POLICY_CONFLICT) => Ok(()),
             result => {
-                let statements = std::iter::once(statement).chain(self.grant(name)).collect();
+                // A new database has no grants that this one could replace.
+                let read = self.http.user().map(|user| grant("READ", name, user));
+                let statements = std::iter::once(statement).chain(read).collect();
                 result.map(drop).map_err(|error| requiring(error, format!("create database {name}"), statements))
             }
         }
     }
 
-    /// The statement that grants the account all rights on a database; `None` without an account.
-    fn grant(&self, database: &str) -> Option<String> {
-        self.http.user().map(|user| grant("ALL", database, user))
+    /// The statement with which an administrator lets `user`, whose login this client has, read a database. A user has
+    /// one privilege for each database: a grant replaces the earlier one, so a user who may write needs both.
+    pub(crate) async fn grant_to_read(&self, database: &str, user: &str) -> String {
+        let path = format!("/write?db={}", escaped(database));
+        // An empty write stores nothing, but needs the right.
+        let request = Request { within: Some(PROBE_TIMEOUT), ..Request::new("POST", &path) };
+        let only_reads = self.http.send(request).await.is_ok_and(|answer| lacks_right(&answer));
+        grant(if only_reads { "READ" } else { "ALL" }, database, user)
     }
 
-    /// The error for an answer with status 401 or 403.
-    fn rejected(&self, doing: String, database: Option<&str>, answer: &Response) -> Error {
+    /// The error for an answer with status 401 or 403. `grant` allows the attempt.
+    fn rejected(&self, doing: String, grant: Option<String>, answer: &Response) -> Error {
         let (url, why) = (self.http.address().into(), answer.message());
-        if answer.status == 403 {
-            let statements = database.and_then(|name| self.grant(name)).into_iter().collect();
-            return Error::Forbidden { doing, url, why, statements };
+        if lacks_right(answer) {
+            return Error::Forbidden { doing, url, why, statements: grant.into_iter().collect() };
         }
         Error::Refused { role: Role::Influxdb, url, message: why }
     }
@@ -273,7 +278,11 @@ impl Influxdb {
         let answer = self.http.send(Request { body, within, ..Request::new("POST", &path) }).await?;
         let doing = format!("query InfluxDB: {}", excerpt(&statement, 80));
         if answer.status == 401 || answer.status == 403 {
-            return Err(self.rejected(doing, database, &answer));
+            let grant = match (database, self.http.user()) {
+                (Some(name), Some(user)) if lacks_right(&answer) => Some(self.grant_to_read(name, user).await),
+                _ => None,
+            };
+            return Err(self.rejected(doing, grant, &answer));
         }
         let failed = |why: String| Error::Answer {
             doing: doing.clone(),
@@ -298,7 +307,11 @@ impl Influxdb {
         let doing = format!("write to database {database}");
         match answer.status {
             204 => Ok(()),
-            401 | 403 => Err(self.rejected(doing, Some(database), &answer)),
+            401 | 403 => {
+                // The account may already read, and a grant of WRITE would replace that right.
+                let grant = self.http.user().map(|user| grant("ALL", database, user));
+                Err(self.rejected(doing, grant, &answer))
+            }
             status => Err(Error::Answer { doing, url: self.http.address().into(), status, why: answer.message() }),
         }
     }
@@ -306,8 +319,13 @@ impl Influxdb {
 
 /// The statement that grants a user a right on a database.
 #[must_use]
-pub(crate) fn grant(right: &str, database: &str, user: &str) -> String {
+fn grant(right: &str, database: &str, user: &str) -> String {
     format!("GRANT {right} ON {} TO {}", quoted(database), quoted(user))
+}
+
+/// Whether InfluxDB itself, not a proxy in front of it, denies a right.
+fn lacks_right(answer: &Response) -> bool {
+    answer.status == 403 && influxdb_version(answer).is_some()
 }
 
 /// Adds to a missing right the statements of an administrator that make the attempt unnecessary.
@@ -340,30 +358,42 @@ fn shard(retention: Retention) -> &'static str {
     }
 }
 
+/// The version that InfluxDB names in every answer.
+fn influxdb_version(answer: &Response) -> Option<String> {
+    answer.header("x-influxdb-version").map(|version| excerpt(&version, 40))
+}
+
+/// Whether Clipper can use this version.
+fn is_supported(version: &str) -> bool {
+    matches!(Version::parse(version), Some(Version(1, _)))
+}
+
 /// Whether InfluxDB, or a proxy that does not name the server behind it, requires a login for a ping. Other servers
 /// answer unknown paths with the same status.
 fn requires_login(ping: &Response) -> bool {
-    let offers_basic = |scheme: String| scheme.to_ascii_lowercase().starts_with("basic");
-    let is_influxdb = ping.header("x-influxdb-version").is_some();
-    ping.status == 401 && (is_influxdb || ping.header("www-authenticate").is_some_and(offers_basic))
+    let is_basic = |challenge: &str| {
+        challenge.split_whitespace().next().is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic"))
+    };
+    let offers_basic = || ping.headers("www-authenticate").any(|challenges| challenges.split(',').any(is_basic));
+    ping.status == 401 && influxdb_version(ping).map_or_else(offers_basic, |version| is_supported(&version))
 }
 
 /// Whether Clipper can use the server that answered a ping, and its version if it can.
 fn usable_version(ping: &Response) -> (ServerResponse<()>, Option<String>) {
-    let version = ping.header("x-influxdb-version").map(|version| excerpt(&version, 40));
+    let version = influxdb_version(ping);
     let response = match &version {
         _ if requires_login(ping) => ServerResponse::Refusing(ping.message()),
-        Some(version) if matches!(Version::parse(version), Some(Version(1, _))) => ServerResponse::Answering(()),
+        Some(version) if is_supported(version) => ServerResponse::Answering(()),
         Some(version) => {
             ServerResponse::Unusable(format!("InfluxDB {version}, which does not support Clipper's protocol,"))
         }
         // The engine's proxy accepts connections before the server behind it listens.
         None if matches!(ping.status, 502..=504) => {
-            ServerResponse::Starting(format!("still starting (status {})", ping.status))
+            ServerResponse::Starting(format!("still starting (status {}){}", ping.status, ping.through))
         }
         None => ServerResponse::Unusable(match ping.redirects_to() {
             Some(place) => format!("a redirect to {place}"),
-            None => "a server that is not InfluxDB".into(),
+            None => format!("a server that is not InfluxDB{}", ping.through),
         }),
     };
     let is_known = matches!(response, ServerResponse::Answering(()) | ServerResponse::Refusing(_));

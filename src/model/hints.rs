@@ -61,9 +61,10 @@ pub(crate) const UNUSABLE_CONTENT: &str = "-v shows the request: check that no p
                                            that the object is smaller than 16 MiB";
 
 /// The hint for an answer that leads to another address.
-pub(crate) const REDIRECTED: &str = "a proxy in front of the server asks for its own login: name the server's address \
-                                     behind that proxy (--grafana-url, --influxdb-url), or, if the proxy lets tokens of \
-                                     Grafana pass, use --grafana-token-file";
+pub(crate) const REDIRECTED: &str = "the server redirects this request: check the address (--grafana-url, \
+                                     --influxdb-url); if a proxy in front of the server asks for its own login, name \
+                                     the server's address behind that proxy, or, if the proxy lets tokens of Grafana \
+                                     pass, use --grafana-token-file";
 
 /// The hint if a server answers but does not return an object.
 pub(crate) fn way_to_read(stack: &Stack, role: Role, unreadable: &Unreadable) -> String {
@@ -156,6 +157,10 @@ pub(crate) fn install_plugin(kind: &str) -> String {
 pub(crate) fn way_to_influxdb(source: &DesiredDataSource, fault: QueryFault, reaches_loopback: bool) -> String {
     let give = "set --data-source-url to InfluxDB's address as Grafana's server sees it";
     match fault {
+        QueryFault::Login if source.user.is_empty() => format!(
+            "set --influxdb-user and --influxdb-password-file to an account of the InfluxDB at {}, or {give}",
+            source.url
+        ),
         QueryFault::Login => format!("check that {} accepts --influxdb-user and its password, or {give}", source.url),
         QueryFault::Rights => "use an account with the right to read that database (--influxdb-user)".into(),
         QueryFault::Authority => {
@@ -209,6 +214,16 @@ pub(crate) fn refused_image(stack: &Stack) -> Option<String> {
 mod tests {
     use super::*;
     use crate::samples;
+
+    #[test]
+    fn a_rejected_login_names_the_account_only_if_there_is_one() {
+        let hint = |user: &str| {
+            let source = DesiredDataSource { user: user.into(), ..samples::data_source() };
+            way_to_influxdb(&source, QueryFault::Login, false)
+        };
+        assert!(hint("me").contains("accepts --influxdb-user and its password"));
+        assert!(hint("").starts_with("set --influxdb-user and --influxdb-password-file"), "{}", hint(""));
+    }
 
     #[test]
     fn the_way_to_influxdb_depends_on_the_fault() {

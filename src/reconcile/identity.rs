@@ -14,7 +14,7 @@ use super::connection::Connection;
 use crate::backoff::pause;
 use crate::engine::{Docker, has_bridge_of};
 use crate::error::{Error, Result};
-use crate::http::{PROBE, Request};
+use crate::http::Request;
 use crate::model::observed::{ContainerState, ManagedServer, Network, RunState};
 use crate::model::plan::{self, Resource};
 use crate::model::role::Role;
@@ -37,7 +37,7 @@ impl Session {
         if self.stack.container(connection.role).is_none() || has_bridge_of(network) {
             return Ok(true);
         }
-        arrives_in(self.docker()?, connection, connection.container()?, LOGGED_WITHIN).await
+        self.arrives_in(self.docker()?, connection, connection.container()?, LOGGED_WITHIN).await
     }
 
     /// Whether a container of an engine is behind the address of an external server.
@@ -46,7 +46,7 @@ impl Session {
     /// The same as [`Self::is_the_container`].
     pub(crate) async fn is_behind(&self, docker: &Docker, role: Role, container: &str) -> Result<bool> {
         let client = self.clients.get(role).clone();
-        arrives_in(docker, &Connection::new(role, client), container, FORWARDED_WITHIN).await
+        self.arrives_in(docker, &Connection::new(role, client), container, FORWARDED_WITHIN).await
     }
 
     /// The instance's own container, if an external server's URL leads to it through a proxy or a
@@ -61,7 +61,7 @@ impl Session {
     ) -> Result<Option<ManagedServer>> {
         let actual = container.ours().filter(|actual| actual.run == RunState::Running);
         let Some(actual) = actual.filter(|_| self.stack.container(connection.role).is_none()) else { return Ok(None) };
-        let found = arrives_in(self.docker()?, connection, &actual.id, FORWARDED_WITHIN).await?;
+        let found = self.arrives_in(self.docker()?, connection, &actual.id, FORWARDED_WITHIN).await?;
         Ok(found.then(|| ManagedServer {
             container: actual.name.clone(),
             instance: self.stack.instance.clone(),
@@ -88,22 +88,23 @@ impl Session {
         let blocker = plan::not_the_container(&self.stack, role, &address);
         Err(Error::Blocked { resource: Resource::Server(role), blocker })
     }
-}
 
-/// Whether a request with a random number, sent to the role's address, appears in this container's log.
-async fn arrives_in(docker: &Docker, connection: &Connection, id: &str, within: Duration) -> Result<bool> {
-    let number = super::login::random_hex()?;
-    let path = format!("{}{number}", connection.role.facts().logged_path);
-    connection.http.send(Request { within: Some(PROBE), ..Request::new("GET", &path) }).await?;
-    let deadline = Instant::now() + within;
-    let mut backoff = Duration::from_millis(5);
-    loop {
-        match docker.has_logged(id, &number).await {
-            Ok(true) => return Ok(true),
-            // Podman cannot read a log while a line is being written to it.
-            result if Instant::now() >= deadline => return result,
-            _ => {}
+    /// Whether a request with a random number, sent to the role's address, appears in this container's log.
+    async fn arrives_in(&self, docker: &Docker, connection: &Connection, id: &str, within: Duration) -> Result<bool> {
+        let number = super::login::random_hex()?;
+        let path = format!("{}{number}", connection.role.facts().logged_path);
+        let limit = Some(self.probe_limit(connection));
+        connection.http.send(Request { within: limit, ..Request::new("GET", &path) }).await?;
+        let deadline = Instant::now() + within;
+        let mut backoff = Duration::from_millis(5);
+        loop {
+            match docker.has_logged(id, &number).await {
+                Ok(true) => return Ok(true),
+                // Podman cannot read a log while a line is being written to it.
+                result if Instant::now() >= deadline => return result,
+                _ => {}
+            }
+            pause(&mut backoff).await;
         }
-        pause(&mut backoff).await;
     }
 }

@@ -32,7 +32,7 @@ pub(crate) use self::up::{plan_up, up};
 use crate::engine::Docker;
 use crate::error::{Error, Result};
 use crate::grafana::{self, Grafana};
-use crate::http::{Auth, Http, PROBE};
+use crate::http::{Auth, Http, PROBE, REQUEST};
 use crate::influxdb::Influxdb;
 use crate::model::address::{ServerUrl, reachable};
 use crate::model::credentials::Credentials;
@@ -97,21 +97,26 @@ impl Session {
         Self { stored, ..self }
     }
 
-    /// Lets external servers take the whole time limit of the run for each answer, for commands that have one.
+    /// Lets external servers take the whole time limit of the run for each answer, if that is longer than the usual
+    /// limit, for commands that have one.
     #[must_use]
     pub(crate) fn waiting(self) -> Self {
         let clients = PerRole::from_fn(|role| match self.stack.service(role) {
-            Service::External { .. } => self.clients.get(role).with_limit(self.stack.timeout),
+            Service::External { .. } => self.clients.get(role).with_limit(self.stack.timeout.max(REQUEST)),
             Service::Container(_) => self.clients.get(role).clone(),
         });
         Self { clients, ..self }
     }
 
     /// The time limit of a request that only checks whether a server answers. Whether a container still runs is known
-    /// otherwise, and it is probed again; an external server is called silent at once.
+    /// otherwise, and it is probed again; an external server is called silent at once, at the latest at the time limit of
+    /// the run.
     #[must_use]
     pub(crate) fn probe_limit(&self, connection: &Connection) -> Duration {
-        if self.stack.container(connection.role).is_some() { PROBE } else { connection.http.limit() }
+        match self.stack.service(connection.role) {
+            Service::Container(_) => PROBE,
+            Service::External { .. } => connection.http.limit().min(self.stack.timeout),
+        }
     }
 
     /// Receives events and warnings.

@@ -1,9 +1,11 @@
 //! Observes an instance: the engine's state, the files in Grafana's volume, and the answers of both servers.
 
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::{join, try_join_all};
+use tokio::time::timeout;
 
 use super::Session;
 use super::connection::{Connection, Connections};
@@ -12,8 +14,9 @@ use crate::clock::micros_since_1970;
 use crate::engine::{Seen, SeenRole};
 use crate::error::{Error, Refusal, Result};
 use crate::grafana::{Choice, Grafana};
-use crate::http::{Auth, Http};
+use crate::http::{Auth, Http, PROBE, REQUEST};
 use crate::influxdb::Influxdb;
+use crate::model::event::Event;
 use crate::model::last_run::image_to_look_up;
 use crate::model::login::LoginState;
 use crate::model::observed::{
@@ -42,6 +45,8 @@ pub(crate) enum Depth {
     Servers,
     /// The engine and InfluxDB, without signing in to Grafana.
     WithoutGrafana,
+    /// The engine and Grafana's content.
+    WithoutInfluxdb,
     /// The engine only, without signing in anywhere.
     EngineOnly,
 }
@@ -82,7 +87,8 @@ impl Session {
             .iter_mut()
             .zip(roles.iter())
             .for_each(|(connection, seen)| self.locate(connection, &seen.container));
-        if depth == Depth::Servers && self.docker.is_some() {
+        let has_grafana = matches!(depth, Depth::Servers | Depth::WithoutInfluxdb);
+        if has_grafana && self.docker.is_some() {
             let processes = try_join_all(Role::ALL.map(|role| self.process_at(role, roles.get(role)))).await?;
             for (seen, process) in roles.iter_mut().zip(processes) {
                 seen.port_holder = seen.port_holder.take().or(process);
@@ -97,12 +103,12 @@ impl Session {
         let unasked = || (ServerResponse::Unasked, None, LoginState::default());
         let ask_influxdb = async {
             match depth {
-                Depth::EngineOnly => Ok((ServerResponse::Unasked, None)),
+                Depth::EngineOnly | Depth::WithoutInfluxdb => Ok((ServerResponse::Unasked, None)),
                 _ => self.ask_influxdb(&connections.influxdb, &influxdb.container, &network).await,
             }
         };
         let ask_grafana = async {
-            if depth != Depth::Servers {
+            if !has_grafana {
                 return Ok(unasked());
             }
             let influxdb_runs = !matches!(self.may_answer(Role::Influxdb, &influxdb.container), Answerable::No);
@@ -133,12 +139,15 @@ impl Session {
         &self,
         connection: &Connection,
         seen: SeenRole,
-        response: ServerResponse<S>,
+        mut response: ServerResponse<S>,
         version: Option<String>,
     ) -> Result<ObservedServer> {
         let SeenRole { image, volume, container, port_holder, volume_user, mut managed_behind } = seen;
         if managed_behind.is_none() && response.state().is_some() {
-            managed_behind = self.forwarded_to(connection, &container).await?;
+            match self.forwarded_to(connection, &container).await {
+                Ok(found) => managed_behind = found,
+                Err(error) => response = unverified(error)?,
+            }
         }
         let is_held = port_holder.as_ref().is_some_and(|holder| !matches!(holder, PortHolder::OtherRole(_)));
         let spec = self.stack.container(connection.role).filter(|_| is_held);
@@ -188,7 +197,9 @@ impl Session {
     ) -> Result<Option<std::result::Result<VolumeContent, String>>> {
         let Some(actual) = seen.container.ours() else { return Ok(None) };
         let is_needed = match depth {
-            Depth::Servers => plan::needs_content(&self.stack, actual, seen.image.as_ref(), upgrade),
+            Depth::Servers | Depth::WithoutInfluxdb => {
+                plan::needs_content(&self.stack, actual, seen.image.as_ref(), upgrade)
+            }
             Depth::WithoutGrafana | Depth::EngineOnly => actual.run == RunState::Created,
         };
         // The files of a dead container cannot be read; it is removed first.
@@ -249,11 +260,25 @@ impl Session {
             Answerable::OutOfReach(why) => return Ok((ServerResponse::Silent(why), None)),
             Answerable::Yes => {}
         }
-        let answer = self.influxdb(connection).observe(&self.stack.database, self.probe_limit(connection)).await;
+        let (influxdb, within) = (self.influxdb(connection), self.probe_limit(connection));
+        let answer = self.noted(connection, within, influxdb.observe(&self.stack.database, within)).await;
         if answer.1.is_none() {
             return Ok(answer);
         }
         Ok(self.identified(connection, network).await?.map_or(answer, |other| (other, None)))
+    }
+
+    /// An answer; if it may take longer than usual and is not immediate, a note names the server that is waited for.
+    async fn noted<T>(&self, connection: &Connection, within: Duration, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        if within > REQUEST {
+            if let Ok(answer) = timeout(PROBE, answer.as_mut()).await {
+                return answer;
+            }
+            let (server, url) = (connection.role.title(), connection.http.address());
+            self.listener.on(Event::Note(&format!("waiting for {server} at {url}")));
+        }
+        answer.await
     }
 
     /// The result to observe instead if the server that just answered is not the container.
@@ -261,11 +286,7 @@ impl Session {
         match self.is_the_container(connection, network).await {
             Ok(true) => Ok(None),
             Ok(false) => Ok(Some(ServerResponse::NotTheContainer)),
-            // A failed verification does not prove that it is another server.
-            Err(Error::Http { why, .. } | Error::Answer { why, .. } | Error::Docker { why, .. }) => {
-                Ok(Some(ServerResponse::Silent(why)))
-            }
-            Err(error) => Err(error),
+            Err(error) => unverified(error).map(Some),
         }
     }
 
@@ -283,8 +304,8 @@ impl Session {
             Answerable::Yes => {}
         }
         let (anonymous, within) = (self.grafana_client(connection, Auth::None), self.probe_limit(connection));
-        let ((health, version), is_anonymous) =
-            join(anonymous.health(within), anonymous.may_be_anonymous(within)).await;
+        let answers = join(anonymous.health(within), anonymous.may_be_anonymous(within));
+        let ((health, version), is_anonymous) = self.noted(connection, within, answers).await;
         connection.version = version.as_deref().and_then(Version::parse);
         if !matches!(health, ServerResponse::Answering(())) {
             return Ok((health.discard(), version, LoginState::default()));
@@ -327,6 +348,16 @@ pub(super) async fn health(role: Role, http: Http, within: Duration) -> (ServerR
     }
 }
 
+/// The result to observe instead if a verification failed, which does not prove that it is another server.
+fn unverified<S>(error: Error) -> Result<ServerResponse<S>> {
+    match error {
+        Error::Http { why, .. } | Error::Answer { why, .. } | Error::Docker { why, .. } => {
+            Ok(ServerResponse::Silent(why))
+        }
+        error => Err(error),
+    }
+}
+
 /// Whether a server can be probed.
 enum Answerable {
     Yes,
@@ -355,5 +386,69 @@ fn without_engine() -> Seen {
         roles: PerRole::from_fn(|_| nothing()),
         others: Vec::new(),
         lookalikes: Vec::new(),
+    }
+}
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::engine::fake;
+    use crate::model::credentials::Credentials;
+    use crate::model::event::Silent;
+    use crate::model::observed::InfluxdbState;
+    use crate::samples;
+
+    /// The state of an external InfluxDB that answers each request after `delay`, while the instance's own container
+    /// still runs.
+    async fn beside_the_own_container(delay: Duration, limit: Duration) -> ObservedServer {
+        crate::http::install_crypto_provider();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+            assert!(timeout(delay, std::future::pending::<()>()).await.is_err());
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        });
+        let (_folder, docker) = fake::engine(|_| (200, String::new())).await;
+        let mut stack = samples::stack();
+        stack.services.influxdb = samples::external("127.0.0.1", port);
+        stack.timeout = limit;
+        let credentials = Credentials {
+            grafana_user: String::new(),
+            grafana_password: None,
+            grafana_token: None,
+            influxdb: None,
+            ca_file: None,
+        };
+        let session = Session::new(stack, Some(Rc::new(docker)), credentials, Rc::new(Silent)).unwrap();
+        let seen = SeenRole {
+            image: None,
+            volume: VolumeState::Absent,
+            container: ContainerState::Ours(Box::new(samples::our_container(Role::Influxdb))),
+            port_holder: None,
+            volume_user: None,
+            managed_behind: None,
+        };
+        let answering = ServerResponse::Answering(InfluxdbState { has_database: true, retention: None });
+        session.observed(&session.connect().influxdb, seen, answering, None).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_external_server_that_is_slow_to_prove_its_identity_is_used() {
+        let seen = beside_the_own_container(Duration::from_millis(2_500), Duration::from_secs(5)).await;
+        assert!(seen.response.state().is_some() && seen.managed_behind.is_none(), "{:?}", seen.response);
+    }
+
+    #[tokio::test]
+    async fn an_external_server_that_does_not_prove_its_identity_is_silent() {
+        let seen = beside_the_own_container(Duration::from_secs(60), Duration::from_millis(100)).await;
+        assert!(matches!(seen.response, ServerResponse::Silent(_)), "{:?}", seen.response);
     }
 }

@@ -60,7 +60,9 @@ impl Session {
         self.apply(&plan, &mut connections, &mut Vec::new()).await?;
         let stack = self.stack.with_previous_image(&upgrade);
         let credentials = Credentials { grafana_password: None, ..self.credentials.clone() };
-        let session = Self::new(stack, self.docker.clone(), credentials, Rc::clone(&self.listener))?;
+        let before = Self::new(stack, self.docker.clone(), credentials, Rc::clone(&self.listener))?;
+        // The clients keep the time limits of this run.
+        let session = Self { clients: self.clients.clone(), ..before };
         Ok(Some((session, upgrade)))
     }
 }

@@ -11,7 +11,6 @@ use crate::engine::RunInfo;
 use crate::error::{Error, Result, Unready};
 use crate::grafana::Grafana;
 use crate::http::PROBE;
-use crate::influxdb::grant;
 use crate::model::hints;
 use crate::model::observed::{OurContainer, Query, QueryFault, RunState, ServerResponse};
 use crate::model::plan::{self, Resource};
@@ -109,10 +108,11 @@ impl Session {
                         rest: format!("Grafana cannot query database {} at {}: {why}", desired.database, desired.url),
                         after: Some(started.elapsed()),
                         hint: match fault {
-                            QueryFault::Rights if !desired.user.is_empty() => format!(
-                                "ask an administrator of InfluxDB to execute `{}`",
-                                grant("READ", &desired.database, &desired.user)
-                            ),
+                            QueryFault::Rights if !desired.user.is_empty() => {
+                                let influxdb = self.influxdb(&self.connect().influxdb);
+                                let grant = influxdb.grant_to_read(&desired.database, &desired.user).await;
+                                format!("ask an administrator of InfluxDB to execute `{grant}`")
+                            }
                             fault => hints::way_to_influxdb(desired, fault, reaches_loopback),
                         },
                     });

@@ -1222,18 +1222,93 @@ fn a_slow_external_server_is_used_and_a_hanging_one_ends_at_the_timeout() {
     let run = |words: &[&str], influxdb: &str| {
         Run::without_engine([words, &["--influxdb-url", influxdb, "--grafana-url", &grafana]].concat())
     };
-    run(&["up", "--timeout", "1m"], &influxdb).run().expect(0);
-    run(&["status"], &influxdb).run().expect(0);
+    let up = run(&["up", "--timeout", "1m"], &influxdb).run().expect(0);
+    for (server, url) in [("InfluxDB", &influxdb), ("Grafana", &grafana)] {
+        assert!(up.err.contains(&format!("waiting for {server} at {url}")), "{}", up.err);
+    }
+    let status = run(&["status"], &influxdb).run().expect(0);
+    assert!(!status.err.contains("waiting for"), "{}", status.err);
     let hanging = in_background(|_| std::future::pending());
     let hanging_url = format!("http://127.0.0.1:{hanging}");
     for (words, code, limit) in [(&["up", "--timeout", "4s"][..], 1, 4), (&["status"], 3, 10)] {
         let started = std::time::Instant::now();
         let ran = run(words, &hanging_url).run().expect(code);
-        let time = started.elapsed().as_secs();
-        assert!((limit..limit + 8).contains(&time), "{words:?}: {time} s\n{}{}", ran.out, ran.err);
+        assert!(started.elapsed().as_secs() >= limit, "{words:?}: {}{}", ran.out, ran.err);
     }
     let mut record = it.record().port(hanging, ":8087").port(slow_grafana, ":3001");
     record.run("InfluxDB never answers", run(&["up", "--timeout", "1s"], &hanging_url)).expect(1);
+    record.section();
+}
+
+#[test]
+fn a_short_timeout_shortens_no_request_but_the_probe() {
+    let it = Servers::start(Version::V12);
+    let double = Arc::clone(&it.double);
+    let slow = in_background(move |request: Request| {
+        let double = Arc::clone(&double);
+        async move {
+            if request.method == "POST" && request.path.starts_with("/api/d") {
+                tokio::time::sleep(Duration::from_millis(1_500)).await;
+            }
+            handle(&double, request).await
+        }
+    });
+    let (influxdb, grafana) = (it.influxd.url(), format!("http://127.0.0.1:{slow}"));
+    let words = ["up", "--timeout", "1s", "--influxdb-url", &influxdb, "--grafana-url", &grafana];
+    Run::without_engine(words).run().expect(0);
+}
+
+#[test]
+fn no_credentials_are_sent_to_another_server_that_rejects_the_ping() {
+    let it = Servers::start(Version::V12);
+    let grafana = format!("http://127.0.0.1:{}", it.port());
+    let up = |headers: &'static [(&'static str, &'static str)]| {
+        let seen = Arc::new(std::sync::Mutex::new(0));
+        let count = Arc::clone(&seen);
+        let port = in_background(move |request: Request| {
+            *count.lock().unwrap() += usize::from(request.headers.contains_key("authorization"));
+            let mut response = Response::bytes(401, "text/plain", b"no".to_vec());
+            response.headers.extend(headers.iter().map(|(name, value)| ((*name).into(), (*value).into())));
+            async { response }
+        });
+        let url = format!("http://127.0.0.1:{port}");
+        let words = ["up", "--influxdb-url", &url, "--grafana-url", &grafana, "--influxdb-user", "me"];
+        let ran = Run::without_engine(words).env("CLIPPER_METRICS_INFLUXDB_PASSWORD", "secret").run().expect(1);
+        let seen = *seen.lock().unwrap();
+        (ran.err, seen)
+    };
+    for (headers, what) in [
+        (&[][..], "a server that is not InfluxDB"),
+        (&[("WWW-Authenticate", "Bearer")], "a server that is not InfluxDB"),
+        (&[("WWW-Authenticate", "Basic"), ("X-Influxdb-Version", "2.7.1")], "InfluxDB 2.7.1, which does not support"),
+    ] {
+        let (err, credentials) = up(headers);
+        assert!(err.contains(what), "{headers:?}: {err}");
+        assert_eq!(credentials, 0, "{headers:?}");
+    }
+    for headers in [
+        &[("WWW-Authenticate", "Negotiate"), ("WWW-Authenticate", "Basic realm=\"x\"")][..],
+        &[("WWW-Authenticate", "Negotiate, Basic realm=\"x\"")],
+    ] {
+        let (err, credentials) = up(headers);
+        assert!(err.contains("rejected the login") && credentials > 0, "{headers:?}: {credentials} {err}");
+    }
+}
+
+#[test]
+fn a_proxy_that_forbids_a_request_is_not_taken_for_a_missing_right() {
+    let it = Servers::start(Version::V12);
+    let forbidding = in_front_of(it.influxd.url(), Duration::ZERO, |request| {
+        (request.path.starts_with("/query"))
+            .then(|| Response::bytes(403, "text/html", b"<h1>403 Forbidden</h1>".to_vec()))
+    });
+    let url = format!("http://127.0.0.1:{forbidding}");
+    let grafana = format!("http://127.0.0.1:{}", it.port());
+    let words = ["up", "--influxdb-url", &url, "--grafana-url", &grafana, "--influxdb-user", "me"];
+    let run = Run::without_engine(words).env("CLIPPER_METRICS_INFLUXDB_PASSWORD", "secret");
+    let mut record = it.record().port(forbidding, ":8087");
+    let up = record.run("a proxy in front of InfluxDB forbids queries", run).expect(1);
+    assert!(up.err.contains("--influxdb-password-file") && !up.err.contains("GRANT"), "{}", up.err);
     record.section();
 }
 
@@ -1258,6 +1333,7 @@ fn missing_rights_in_influxdb_are_named_with_the_statement_that_grants_them() {
     let none = record.run("an account without rights", run(&["up"])).expect(1);
     assert!(!none.err.contains("rejected the login"), "{}", none.err);
     execute("CREATE DATABASE clipper");
+    assert!(none.err.contains("`GRANT READ ON \"clipper\" TO \"me\"`"), "{}", none.err);
     execute("GRANT READ ON clipper TO me");
     run(&["up"]).run().expect(0);
     record.run("an account that may only read", run(&["demo", "--duration", "1s"])).expect(1);
@@ -1307,6 +1383,8 @@ fn faults_of_the_query_that_last_end_the_waiting_with_their_own_hint() {
     let mut record = record.port(locked.port, ":8087").port(it.port(), ":3001");
     let up = record.run("InfluxDB's user may only write", run).expect(1);
     assert!(!up.err.contains("after 120"), "{}", up.err);
+    // READ would replace WRITE.
+    assert!(up.err.contains("GRANT ALL"), "{}", up.err);
     record.section();
 }
 
@@ -1389,6 +1467,15 @@ fn a_proxy_of_the_environment_is_named_without_its_password() {
     let up = record.run("the proxy does not answer", proxied(run())).expect(1);
     assert!(up.err.contains("127.0.0.1:1") && up.err.contains("NO_PROXY"), "{}", up.err);
     assert!(!up.err.contains("sesame"), "{}", up.err);
+    for (status, what) in [(407, "the proxy requires a login"), (502, "still starting (status 502)")] {
+        let proxy =
+            in_background(move |_| async move { Response::bytes(status, "text/html", b"<h1>no</h1>".to_vec()) });
+        let status = ["status", words[1], words[2], words[3], words[4]];
+        let run = Run::without_engine(status).env("HTTP_PROXY", &format!("http://127.0.0.1:{proxy}"));
+        let ran = run.run().expect(3);
+        let text = format!("{}{}", ran.out, ran.err);
+        assert!(text.contains(&format!("{what} (through the environment's proxy 127.0.0.1:{proxy}")), "{text}");
+    }
     let grafana = format!("http://127.0.0.1:{}", it.port());
     let near = ["up", "--influxdb-url", "http://127.0.0.1:1", "--grafana-url", &grafana];
     let near = proxied(Run::without_engine(near)).run().expect(1);
