@@ -183,16 +183,6 @@ impl Influxdb {
         }
     }
 
-    /// The statement with which an administrator lets `user`, whose login this client has, read a database. A user has
-    /// one privilege for each database: a grant replaces the earlier one, so a user who may write needs both.
-    pub(crate) async fn grant_to_read(&self, database: &str, user: &str) -> String {
-        let path = format!("/write?db={}", escaped(database));
-        // An empty write stores nothing, but needs the right.
-        let request = Request { within: Some(PROBE_TIMEOUT), ..Request::new("POST", &path) };
-        let only_reads = self.http.send(request).await.is_ok_and(|answer| lacks_right(&answer));
-        grant(if only_reads { "READ" } else { "ALL" }, database, user)
-    }
-
     /// The error for an answer with status 401 or 403. `grant` allows the attempt.
     fn rejected(&self, doing: String, grant: Option<String>, answer: &Response) -> Error {
         let (url, why) = (self.http.address().into(), answer.message());
@@ -279,7 +269,7 @@ impl Influxdb {
         let doing = format!("query InfluxDB: {}", excerpt(&statement, 80));
         if answer.status == 401 || answer.status == 403 {
             let grant = match (database, self.http.user()) {
-                (Some(name), Some(user)) if lacks_right(&answer) => Some(self.grant_to_read(name, user).await),
+                (Some(name), Some(user)) if lacks_right(&answer) => Some(grant("READ", name, user)),
                 _ => None,
             };
             return Err(self.rejected(doing, grant, &answer));
@@ -319,7 +309,7 @@ impl Influxdb {
 
 /// The statement that grants a user a right on a database.
 #[must_use]
-fn grant(right: &str, database: &str, user: &str) -> String {
+pub(crate) fn grant(right: &str, database: &str, user: &str) -> String {
     format!("GRANT {right} ON {} TO {}", quoted(database), quoted(user))
 }
 

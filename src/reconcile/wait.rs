@@ -11,6 +11,7 @@ use crate::engine::RunInfo;
 use crate::error::{Error, Result, Unready};
 use crate::grafana::Grafana;
 use crate::http::PROBE;
+use crate::influxdb::grant;
 use crate::model::hints;
 use crate::model::observed::{OurContainer, Query, QueryFault, RunState, ServerResponse};
 use crate::model::plan::{self, Resource};
@@ -109,9 +110,13 @@ impl Session {
                         after: Some(started.elapsed()),
                         hint: match fault {
                             QueryFault::Rights if !desired.user.is_empty() => {
-                                let influxdb = self.influxdb(&self.connect().influxdb);
-                                let grant = influxdb.grant_to_read(&desired.database, &desired.user).await;
-                                format!("ask an administrator of InfluxDB to execute `{grant}`")
+                                let may = |right| grant(right, &desired.database, &desired.user);
+                                format!(
+                                    "ask an administrator of InfluxDB to execute `{}`, or `{}` if that user also \
+                                     writes: a grant replaces the earlier one",
+                                    may("READ"),
+                                    may("ALL")
+                                )
                             }
                             fault => hints::way_to_influxdb(desired, fault, reaches_loopback),
                         },
