@@ -527,11 +527,10 @@ impl World {
                     Some(_) => AlertRulesState::Seen(Box::new(ActualAlerts {
                         latency: seen_rule(self.rules.latency, AlertRule::Latency),
                         silence: seen_rule(self.rules.silence, AlertRule::Silence),
-                        folder: self.rules.folder.then(|| AlertFolder {
-                            uid: FOLDER.into(),
-                            holds_only_rules: case.alerts == Some(false),
-                            ..model::alert_folder()
-                        }),
+                        folder: self
+                            .rules
+                            .folder
+                            .then(|| AlertFolder { uid: FOLDER.into(), holds_only_rules: case.alerts == Some(false) }),
                     })),
                 },
                 query: match self.source {
@@ -959,7 +958,8 @@ impl World {
         let alerts = match case.alerts {
             None => true,
             Some(true) => self.rules == ObjectState::Right.into(),
-            Some(false) => self.rules == ObjectState::Missing.into(),
+            // Its folder may stay.
+            Some(false) => self.rules == ModelRules { folder: self.rules.folder, ..ObjectState::Missing.into() },
         };
         let keeps = case.retention.is_none_or(|desired| desired == self.keeps && self.remembers);
         self.networks == 1

@@ -239,7 +239,7 @@ async fn write(session: &Session, influxdb: &Influxdb, batch: Batch, sent: &mut 
     for part in lines.chunks(BATCH) {
         sent.has_begun = true;
         if let Err(error) = influxdb.write(&stack.database, part.join("\n"), WRITE_TIMEOUT).await {
-            if sent.points > 0 || matches!(error, Error::Http { is_late: true, .. }) {
+            if sent.points > 0 || !matches!(error, Error::Refused { .. } | Error::Forbidden { .. }) {
                 let clear = stack.command("demo --clear");
                 session.listener().on(Event::Warning(&format!("some demo data may remain: `{clear}` removes it")));
             }
@@ -356,8 +356,8 @@ async fn clear(session: &Session) -> Result<usize> {
     for (index, some) in measurements.chunks(CLEARED).enumerate() {
         let from = format!("FROM {} {condition}", some.join(", "));
         influxdb.query_within(database, &format!("DROP SERIES {from}"), within).await?;
-        if index % 10 == 9 {
-            let left = measurements.len() - (index + 1) * CLEARED;
+        let left = measurements.len().saturating_sub((index + 1) * CLEARED);
+        if index % 10 == 9 && left > 0 {
             session.listener().on(Event::Waiting(&format!("removing demo data: {left} measurements are left")));
         }
     }

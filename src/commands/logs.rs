@@ -28,6 +28,8 @@ use crate::settings;
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long a followed log waits for its server to start again, which `up` and `docker restart` do in less.
 const SUCCESSOR: Duration = Duration::from_secs(60);
+/// How long it waits before it says so.
+const QUICK_START: Duration = Duration::from_secs(3);
 /// The number of lines that wait to be printed.
 const LINES: usize = 64;
 
@@ -180,8 +182,13 @@ async fn read(
         let mut lines = std::pin::pin!(session.docker()?.logs(&source.id, follow, source.tail, source.since));
         loop {
             let next = if follow { lines.next().await } else { next_in_time(&mut lines).await? };
-            let Some(line) = next else { break };
-            if sender.send((source.role, line?)).await.is_err() {
+            let line = match next {
+                Some(Ok(line)) => line,
+                // The engine may be restarting.
+                Some(Err(error)) if !continues => return Err(error),
+                Some(Err(_)) | None => break,
+            };
+            if sender.send((source.role, line)).await.is_err() {
                 return Ok(());
             }
         }
@@ -204,18 +211,29 @@ async fn next_in_time<T>(lines: &mut (impl Stream<Item = T> + Unpin)) -> Result<
     Err(silent())
 }
 
-/// The log that continues one whose container has stopped, if it starts again soon.
+/// The log that continues one that has ended, if its server runs or starts again soon.
 async fn successor(session: &Session, ended: &LogSource) -> Result<Option<LogSource>> {
     let (role, title) = (ended.role, ended.role.title());
     let note = |text: &str| session.listener().on(Event::Note(&format!("{title} {text}")));
-    note("has stopped; its log continues if it starts again");
-    let Some(next) = session.restarted(role, &ended.id, ended.started_at.as_deref(), SUCCESSOR).await? else {
+    let now = i32::try_from(crate::clock::now() / 1000).unwrap_or(i32::MAX);
+    let again = |within| session.restarted(role, &ended.id, ended.started_at.as_deref(), within);
+    let next = match again(QUICK_START).await? {
+        None => {
+            note("has stopped; its log continues if it starts again");
+            again(SUCCESSOR).await?
+        }
+        next => next,
+    };
+    let Some(next) = next else {
         note("has not started again");
         return Ok(None);
     };
-    // The engine accepts whole seconds, so lines of the second of the start can appear twice.
-    let is_same = next.id == ended.id;
-    let since = next.started_at.as_deref().and_then(seconds_of).filter(|_| is_same).unwrap_or_default();
+    // The engine accepts whole seconds, so lines of that second can appear twice.
+    let since = match next.started_at.as_deref() {
+        _ if next.id != ended.id => 0,
+        start if start == ended.started_at.as_deref() => now,
+        start => start.and_then(seconds_of).unwrap_or_default(),
+    };
     Ok(Some(LogSource { role, id: next.id, started_at: next.started_at, since, tail: None }))
 }
 

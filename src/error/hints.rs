@@ -83,7 +83,7 @@ impl Error {
             Self::Answer { .. } => "-v shows every request, and the server's log may show the cause".into(),
             Self::Io { source, .. } => io_hint(source.kind()).into(),
             Self::Output(_) => format!(
-                "print it elsewhere; the command itself has finished, and `{}` shows the state of the instance",
+                "print it elsewhere; changes by the command stay, and `{}` shows the state of the instance",
                 invocation.command("status")
             ),
         }

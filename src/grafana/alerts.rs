@@ -232,13 +232,7 @@ impl Grafana {
                 };
             }
         }
-        let as_seen = |folder: GrafanaFolder| AlertFolder {
-            uid: folder.uid,
-            title,
-            holds_only_rules: false,
-            is_deletable: false,
-        };
-        alerts.folder = folder.map(as_seen);
+        alerts.folder = folder.map(|folder| AlertFolder { uid: folder.uid, holds_only_rules: false });
         Ok(AlertRulesState::Seen(Box::new(alerts)))
     }
 
@@ -248,8 +242,7 @@ impl Grafana {
         let Some(folder) = if_readable(self.folder(&title).await)?.flatten() else { return Ok(None) };
         let is_own = is_own(&folder, &stack.instance, &title);
         let holds_only_rules = is_own && if_readable(self.holds_only_rules(stack, &folder).await)?.unwrap_or_default();
-        let is_deletable = holds_only_rules && if_readable(self.is_deletable(&folder).await)?.unwrap_or_default();
-        Ok(Some(AlertFolder { uid: folder.uid, title, holds_only_rules, is_deletable }))
+        Ok(Some(AlertFolder { uid: folder.uid, holds_only_rules }))
     }
 
     /// Whether a folder holds nothing but the instance's unedited rules.

@@ -20,8 +20,6 @@ lenient! {
         id: Option<u64>,
         pub(super) uid: String,
         pub(super) title: String,
-        /// Whether the account may delete it; absent in lists.
-        can_delete: Option<bool>,
     }
 
     /// A folder or dashboard in a list.
@@ -377,12 +375,6 @@ impl Grafana {
     /// The folder with that title, if it was created for the instance.
     pub(super) async fn own_folder(&self, instance: &str, title: &str) -> Result<Option<GrafanaFolder>> {
         Ok(self.folder(title).await?.filter(|folder| is_own(folder, instance, title)))
-    }
-
-    /// Whether Grafana lets the account delete the folder, as far as it says so.
-    pub(super) async fn is_deletable(&self, folder: &GrafanaFolder) -> Result<bool> {
-        let found: Option<GrafanaFolder> = self.get("read the folder", &path(&["api", "folders", &folder.uid])).await?;
-        Ok(found.is_some_and(|found| found.can_delete != Some(false)))
     }
 
     /// Whether the folder contains neither dashboards nor library panels; if that cannot be read,

@@ -269,7 +269,8 @@ impl Influxdb {
         let doing = format!("query InfluxDB: {}", excerpt(&statement, 80));
         if answer.status == 401 || answer.status == 403 {
             let grant = match (database, self.http.user()) {
-                (Some(name), Some(user)) if lacks_right(&answer) => Some(grant("READ", name, user)),
+                // A grant of READ would replace one of WRITE.
+                (Some(name), Some(user)) if lacks_right(&answer) => Some(grant("ALL", name, user)),
                 _ => None,
             };
             return Err(self.rejected(doing, grant, &answer));

@@ -36,7 +36,7 @@ pub(crate) async fn down(
     let mut deregisters = options.deregister;
     let mut connections = session.connect();
     loop {
-        let depth = if options.deregister { Depth::WithoutInfluxdb } else { Depth::EngineOnly };
+        let depth = if options.deregister { Depth::Servers } else { Depth::EngineOnly };
         let seen = session.observe(&mut connections, depth).await?;
         let plan = plan::down(session.stack(), &seen, options.volumes);
         if let Some((resource, blocker)) = plan.blocker() {
@@ -116,7 +116,7 @@ async fn plan_deregister(session: &Session, connections: &mut Connections) -> Re
             format!("omit it; `{}` also deletes its data", stack.command("down --volumes")),
         ));
     }
-    let seen = session.observe(connections, Depth::WithoutInfluxdb).await?;
+    let seen = session.observe(connections, Depth::Servers).await?;
     let url = stack.url(Role::Grafana).to_string();
     let absent =
         |what: String, hint: &str| Error::Absent { what: format!("nothing was removed: {what}"), hint: hint.into() };

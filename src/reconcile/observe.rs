@@ -45,8 +45,6 @@ pub(crate) enum Depth {
     Servers,
     /// The engine and InfluxDB, without signing in to Grafana.
     WithoutGrafana,
-    /// The engine and Grafana's content.
-    WithoutInfluxdb,
     /// The engine only, without signing in anywhere.
     EngineOnly,
 }
@@ -87,8 +85,7 @@ impl Session {
             .iter_mut()
             .zip(roles.iter())
             .for_each(|(connection, seen)| self.locate(connection, &seen.container));
-        let has_grafana = matches!(depth, Depth::Servers | Depth::WithoutInfluxdb);
-        if has_grafana && self.docker.is_some() {
+        if depth == Depth::Servers && self.docker.is_some() {
             let processes = try_join_all(Role::ALL.map(|role| self.process_at(role, roles.get(role)))).await?;
             for (seen, process) in roles.iter_mut().zip(processes) {
                 seen.port_holder = seen.port_holder.take().or(process);
@@ -103,12 +100,12 @@ impl Session {
         let unasked = || (ServerResponse::Unasked, None, LoginState::default());
         let ask_influxdb = async {
             match depth {
-                Depth::EngineOnly | Depth::WithoutInfluxdb => Ok((ServerResponse::Unasked, None)),
+                Depth::EngineOnly => Ok((ServerResponse::Unasked, None)),
                 _ => self.ask_influxdb(&connections.influxdb, &influxdb.container, &network).await,
             }
         };
         let ask_grafana = async {
-            if !has_grafana {
+            if depth != Depth::Servers {
                 return Ok(unasked());
             }
             let influxdb_runs = !matches!(self.may_answer(Role::Influxdb, &influxdb.container), Answerable::No);
@@ -146,6 +143,7 @@ impl Session {
         if managed_behind.is_none() && response.state().is_some() {
             match self.forwarded_to(connection, &container).await {
                 Ok(found) => managed_behind = found,
+                Err(error @ Error::Docker { .. }) => return Err(error),
                 Err(error) => response = unverified(error)?,
             }
         }
@@ -197,9 +195,7 @@ impl Session {
     ) -> Result<Option<std::result::Result<VolumeContent, String>>> {
         let Some(actual) = seen.container.ours() else { return Ok(None) };
         let is_needed = match depth {
-            Depth::Servers | Depth::WithoutInfluxdb => {
-                plan::needs_content(&self.stack, actual, seen.image.as_ref(), upgrade)
-            }
+            Depth::Servers => plan::needs_content(&self.stack, actual, seen.image.as_ref(), upgrade),
             Depth::WithoutGrafana | Depth::EngineOnly => actual.run == RunState::Created,
         };
         // The files of a dead container cannot be read; it is removed first.

@@ -26,8 +26,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 impl Session {
-    /// Waits until a stopped container, or the one that replaces it, is started; `None` if none is in time. `started_at`
-    /// is the last start of the container `id`. An engine that restarts meanwhile is waited for.
+    /// Waits until the container `id`, whose log has ended, runs or was started again since `started_at`, or another one
+    /// replaces it; `None` if that takes too long. An engine that restarts meanwhile is waited for.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer at the end.
@@ -40,11 +40,15 @@ impl Session {
     ) -> Result<Option<OurContainer>> {
         let deadline = Instant::now() + within;
         let mut ticks = tokio::time::interval(BETWEEN_LOOKS);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // The first one completes at once, and a log that ends again and again must not be read without a pause.
+        ticks.tick().await;
         loop {
             ticks.tick().await;
             let seen = self.observe(&mut self.connect(), Depth::EngineOnly).await;
             let is_next = |actual: &&OurContainer| {
-                actual.started_at.is_some() && (actual.id != id || actual.started_at.as_deref() != started_at)
+                let is_other = actual.id != id || actual.started_at.as_deref() != started_at;
+                actual.run == RunState::Running || (is_other && actual.started_at.is_some())
             };
             let next = seen.map(|seen| seen.server(role).container.ours().filter(is_next).cloned());
             match next {

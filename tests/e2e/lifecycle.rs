@@ -257,7 +257,7 @@ fn a_followed_log_continues_after_its_container_was_restarted_or_replaced() {
     assert!(lines.any(|line| line == first), "the first line of the next container");
     interrupt(follower.id());
     let ran = ran(&follower.wait_with_output().unwrap());
-    assert_eq!((ran.code, ran.err.matches("Grafana has stopped").count()), (0, 2), "{}", ran.err);
+    assert_eq!(ran.code, 0, "{}", ran.err);
 }
 
 /// The signal of Ctrl-C.

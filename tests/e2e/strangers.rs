@@ -19,7 +19,8 @@ fn a_foreign_container_on_the_network_is_reported_once() {
     let saved = folder.path().join("saved");
     it.run(&["backup", saved.to_str().unwrap()]).expect(0);
     let dry = it.run(&["down", "--dry-run"]).expect(3);
-    assert!(dry.out.contains("keep the network") && !dry.out.contains("remove the network"), "{}", dry.out);
+    let kept = format!("network {} is kept", it.name);
+    assert!(dry.out.contains(&kept) && !dry.out.contains("remove the network"), "{}", dry.out);
     let down = it.run(&["down"]).expect(0);
     assert_eq!(down.err.matches("warning:").count(), 1, "{}", down.err);
     assert_eq!(down.err.matches(&stranger).count(), 2, "once as the reason and once in the command: {}", down.err);
@@ -30,7 +31,7 @@ fn a_foreign_container_on_the_network_is_reported_once() {
         json["hints"].as_array().unwrap().iter().find_map(|hint| hint.as_str().filter(|it| it.contains(&stranger)));
     let prefix = format!("name={}-settings", it.name);
     assert_eq!(docker(&["volume", "ls", "--quiet", "--filter", &prefix]).unwrap(), "");
-    assert!(it.run(&["down", "--dry-run"]).expect(0).out.contains("keep the network"));
+    assert!(it.run(&["down", "--dry-run"]).expect(0).out.contains(&kept));
     // It is no obstacle for a restore.
     it.run(&["restore", saved.to_str().unwrap(), "--yes"]).expect(0);
     it.run(&["down", "--volumes", "--yes"]).expect(0);

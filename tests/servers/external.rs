@@ -1248,13 +1248,13 @@ fn a_short_timeout_shortens_no_request_but_the_probe() {
         let double = Arc::clone(&double);
         async move {
             if request.method == "POST" && request.path.starts_with("/api/d") {
-                tokio::time::sleep(Duration::from_millis(1_500)).await;
+                tokio::time::sleep(Duration::from_millis(4_500)).await;
             }
             handle(&double, request).await
         }
     });
     let (influxdb, grafana) = (it.influxd.url(), format!("http://127.0.0.1:{slow}"));
-    let words = ["up", "--timeout", "1s", "--influxdb-url", &influxdb, "--grafana-url", &grafana];
+    let words = ["up", "--timeout", "4s", "--influxdb-url", &influxdb, "--grafana-url", &grafana];
     Run::without_engine(words).run().expect(0);
 }
 

@@ -14,9 +14,9 @@ use clipper_metrics::model::image::ImageRef;
 use clipper_metrics::model::invocation::Invocation;
 use clipper_metrics::model::login::{Attempt, Credential, LoginState};
 use clipper_metrics::model::observed::{
-    ActualDashboard, AlertFolder, AlertRulesState, ContainerState, DashboardState, DataSourceState, FolderState,
-    GrafanaState, Image, InfluxdbState, Network, Observed, ObservedServer, OrganisationState, OurContainer, Query,
-    RunState, ServerContent, ServerResponse, StoredSettings, StoredVersion, Unreadable, VolumeState,
+    ActualDashboard, AlertRulesState, ContainerState, DashboardState, DataSourceState, FolderState, GrafanaState,
+    Image, InfluxdbState, Network, Observed, ObservedServer, OrganisationState, OurContainer, Query, RunState,
+    ServerContent, ServerResponse, StoredSettings, StoredVersion, Unreadable, VolumeState,
 };
 use clipper_metrics::model::plan::{self, Plan, Step, UpOptions};
 use clipper_metrics::model::retention::Retention;
@@ -276,11 +276,6 @@ pub(crate) fn actual_dashboard(content_hash: &str) -> ActualDashboard {
 pub(crate) fn alert_settings(content_hash: &str) -> AlertSettings {
     let (latency_after, silence_after) = (Duration::from_secs(30), Duration::from_secs(60));
     AlertSettings { latency_after, silence_after, content_hash: content_hash.into() }
-}
-
-/// The folder of the alert rules, which holds only them.
-pub(crate) fn alert_folder() -> AlertFolder {
-    AlertFolder { uid: "f".into(), title: "Clipper Metrics alerts".into(), holds_only_rules: true, is_deletable: true }
 }
 
 /// Grafana's failure to return an object.

@@ -276,7 +276,7 @@ fn clipper_reports(reports: &Reports, stack: &Stack, target: &WriteTarget, named
         (None, _) => CheckOutcome::Skipped("InfluxDB could not be queried".into()),
         (Some(_), Some(at)) if at > reports.at + SKEW => CheckOutcome::failed(
             format!("Clipper's newest report is dated {} in the future", span(at - reports.at)),
-            "set the clock of Clipper's host",
+            "set the clocks of Clipper's host and of this machine",
         ),
         (Some(true), Some(at)) => match reports::never_reported(&reports.models, named) {
             missing if missing.is_empty() => {

@@ -265,12 +265,9 @@ pub struct ActualAlerts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlertFolder {
     pub uid: String,
-    pub title: String,
     /// Whether it was created for the instance and is known to hold nothing but its unedited rules. Read only if the
     /// rules are off.
     pub holds_only_rules: bool,
-    /// Whether the account may delete it. Read only if it holds only rules.
-    pub is_deletable: bool,
 }
 
 impl ActualAlerts {

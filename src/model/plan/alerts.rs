@@ -19,8 +19,11 @@ pub(super) fn alerts(stack: &Stack, known: Option<&GrafanaState>, options: UpOpt
         }
         (Alerts::Off, Some(AlertRulesState::Seen(seen))) => {
             let conflict = |what: &str, other: &MadeFor| conflict(stack, what, other).into();
-            let rules = unwanted(stack, seen, moves(stack, options), conflict);
-            return with_folder(rules, unwanted_folder(seen, options.keeps_alert_folder));
+            let mut rules = unwanted(stack, seen, moves(stack, options), conflict)?;
+            if !rules.steps.is_empty() {
+                rules.steps.extend(unwanted_folder(seen).into_iter().flat_map(|folder| folder.steps));
+            }
+            return Some(rules);
         }
         (Alerts::Off, Some(AlertRulesState::Unreadable(why))) => return Some(unreadable(why)),
         (Alerts::Off, None) => {
@@ -236,35 +239,12 @@ pub(super) fn unwanted(
     from_file.or(is_edited.then_some(Finding::Edited)).map(|finding| Item::new(Resource::Alerts, finding, vec![]))
 }
 
-/// Plans the removal of the folder of rules that are turned off, unless Grafana refused it.
-pub(super) fn unwanted_folder(seen: &ActualAlerts, is_refused: bool) -> Option<Item> {
+/// Plans the removal of the folder of rules that are turned off. Grafana may refuse it, so only rules that go at the same
+/// time, or the end of the instance, are a reason.
+pub(super) fn unwanted_folder(seen: &ActualAlerts) -> Option<Item> {
     let is_from_file = |rule| matches!(seen.rule(rule), ActualRule::Present { provisioned: true, .. });
-    let folder = seen.folder.as_ref().filter(|folder| folder.holds_only_rules)?;
-    if AlertRule::ALL.into_iter().any(is_from_file) {
-        return None;
-    }
-    if folder.is_deletable && !is_refused {
-        return Some(Item::new(Resource::Alerts, Finding::Requested("to be removed"), vec![Step::DeleteAlertFolder]));
-    }
-    let why = if folder.is_deletable { "Grafana does not delete it" } else { "this account may not delete it" };
-    let kept = Kept {
-        why: format!("Grafana's folder {:?} stays: {why}", folder.title),
-        hint: "delete it in Grafana if you do not need it".into(),
-    };
-    Some(Item::new(Resource::Alerts, Finding::Kept(kept), vec![]))
-}
-
-/// One item for rules and their folder, which is deleted after them. A folder that stays is reported once no rule is
-/// left.
-fn with_folder(rules: Option<Item>, folder: Option<Item>) -> Option<Item> {
-    match (rules, folder) {
-        (Some(mut rules), Some(folder)) if matches!(rules.finding, Finding::Requested(_)) => {
-            rules.steps.extend(folder.steps);
-            Some(rules)
-        }
-        (Some(Item { finding: Finding::Edited, .. }), Some(folder)) if !folder.steps.is_empty() => Some(folder),
-        (rules, folder) => rules.or(folder),
-    }
+    seen.folder.as_ref().filter(|folder| folder.holds_only_rules && !AlertRule::ALL.into_iter().any(is_from_file))?;
+    Some(Item::new(Resource::Alerts, Finding::Requested("to be removed"), vec![Step::DeleteAlertFolder]))
 }
 
 #[cfg(test)]
@@ -296,7 +276,7 @@ mod tests {
     fn item(is_on: bool, rules: [ActualRule; 2], folder: Option<bool>) -> Option<Item> {
         let alerts = if is_on { Alerts::On(alert_settings("new")) } else { Alerts::Off };
         let ([latency, silence], stack) = (rules, Stack { alerts, ..samples::stack() });
-        let folder = folder.map(|holds_only_rules| AlertFolder { holds_only_rules, ..samples::alert_folder() });
+        let folder = folder.map(|holds_only_rules| AlertFolder { uid: "f".into(), holds_only_rules });
         let alerts = AlertRulesState::Seen(Box::new(ActualAlerts { latency, silence, folder }));
         let grafana = GrafanaState { alerts, ..samples::grafana_state() };
         super::alerts(&stack, Some(&grafana), UpOptions::default())
@@ -314,7 +294,7 @@ mod tests {
     fn plan(latency: &str, silence: &str, dashboard: DashboardState) -> Item {
         let stack = Stack { alerts: Alerts::On(alert_settings("new")), ..samples::stack() };
         let (latency, silence) = (actual(AlertRule::Latency, latency), actual(AlertRule::Silence, silence));
-        let folder = Some(AlertFolder { holds_only_rules: false, ..samples::alert_folder() });
+        let folder = Some(AlertFolder { uid: "f".into(), holds_only_rules: false });
         let alerts = AlertRulesState::Seen(Box::new(ActualAlerts { latency, silence, folder }));
         let grafana = GrafanaState { dashboard, alerts, ..samples::grafana_state() };
         super::alerts(&stack, Some(&grafana), UpOptions::default()).unwrap()
@@ -400,9 +380,8 @@ mod tests {
         assert_eq!(steps(item(false, both(), Some(true))), all);
         assert_eq!(steps(item(false, both(), Some(false))), all[..2]);
         assert_eq!(steps(item(false, both(), None)), all[..2]);
-        // A run ended before it deleted the folder.
-        assert_eq!(steps(item(false, [ActualRule::Missing, ActualRule::Missing], Some(true))), all[2..]);
-        assert_eq!(item(false, [ActualRule::Missing, ActualRule::Missing], Some(false)), None);
+        // Grafana may have refused to delete it.
+        assert_eq!(item(false, [ActualRule::Missing, ActualRule::Missing], Some(true)), None);
         let elsewhere = moved_to("theirs", "theirs", edited(silence.clone()));
         let expected = [delete_latency(), Step::DeleteAlertFolder];
         assert_eq!(steps(item(false, [latency.clone(), elsewhere], Some(true))), expected);
@@ -411,28 +390,5 @@ mod tests {
             *provisioned = true;
         }
         assert_eq!(steps(item(false, [from_file, silence.clone()], Some(true))), [delete_silence()]);
-    }
-
-    #[test]
-    fn a_folder_that_grafana_does_not_delete_is_kept_once_no_rule_is_left() {
-        let planned = |rules: [ActualRule; 2], is_deletable, keeps_alert_folder| {
-            let [latency, silence] = rules;
-            let folder = Some(AlertFolder { is_deletable, ..samples::alert_folder() });
-            let alerts = AlertRulesState::Seen(Box::new(ActualAlerts { latency, silence, folder }));
-            let grafana = GrafanaState { alerts, ..samples::grafana_state() };
-            let stack = Stack { alerts: Alerts::Off, ..samples::stack() };
-            let options = UpOptions { keeps_alert_folder, ..UpOptions::default() };
-            super::alerts(&stack, Some(&grafana), options).unwrap()
-        };
-        let missing = || [ActualRule::Missing, ActualRule::Missing];
-        assert_eq!(planned(missing(), true, false).steps.len(), 1);
-        for (is_deletable, is_refused) in [(false, false), (true, true)] {
-            let item = planned(missing(), is_deletable, is_refused);
-            assert!(matches!(item.finding, Finding::Kept(_)) && item.steps.is_empty(), "{item:?}");
-            let rules = AlertRule::ALL.map(|rule| actual(rule, "new"));
-            let deletes_rule = |step: &Step| matches!(step, Step::DeleteAlertRule { .. });
-            let left = steps(Some(planned(rules, is_deletable, is_refused)));
-            assert!(left.len() == 2 && left.iter().all(deletes_rule), "{left:?}");
-        }
     }
 }

@@ -59,7 +59,7 @@ pub(super) fn deregistration(stack: &Stack, grafana: &GrafanaState) -> Vec<Item>
         });
     }
     if let AlertRulesState::Seen(seen) = &grafana.alerts {
-        items.extend(unwanted_folder(seen, false));
+        items.extend(unwanted_folder(seen));
     }
     items
 }

@@ -59,8 +59,6 @@ pub struct UpOptions {
     pub reset_password: bool,
     /// Pull images even if they are on the engine.
     pub pull: bool,
-    /// Leave the alert rules' folder, because this run has tried to delete it.
-    pub keeps_alert_folder: bool,
     pub contradictions: Contradictions,
 }
 

@@ -121,16 +121,13 @@ impl UpOptions {
     /// The options that are left for the next plan after this one was executed.
     #[must_use]
     pub fn after(self, plan: &Plan) -> Self {
-        let deletes_folder = plan.executable().any(|step| *step == Step::DeleteAlertFolder);
-        let keeps_alert_folder = self.keeps_alert_folder || deletes_folder;
         if plan.until() == Phase::End {
-            return Self { keeps_alert_folder, ..Self::default() };
+            return Self::default();
         }
         let sets_password = |step: &Step| matches!(step, Step::ResetPassword(_) | Step::WriteFirstPassword(_));
         Self {
             pull: self.pull && !plan.executable().any(|step| matches!(step, Step::PullImage(_))),
             reset_password: self.reset_password && !plan.executable().any(sets_password),
-            keeps_alert_folder,
             ..self
         }
     }

@@ -732,7 +732,7 @@ impl Double {
                 }
             }
             ("POST", ["api", "folders"]) => self.create_folder(&who, organisation, body),
-            // From the source of 12.
+            // The statuses are those of Grafana, the texts are not.
             ("DELETE", ["api", "folders", _]) if self.folder_refusal.is_some() => {
                 let (status, message) = match self.folder_refusal {
                     Some(403) => (403, "You'll need additional permissions. Permissions needed: folders:delete"),
