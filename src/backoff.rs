@@ -1,4 +1,4 @@
-//! Pauses between polls of a condition.
+//! Pauses between polls of a condition, and intervals.
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,6 +11,14 @@ pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) async fn pause(backoff: &mut Duration) {
     tokio::time::sleep((*backoff).min(LONGEST_PAUSE)).await;
     *backoff = (*backoff * 2).min(LONGEST_PAUSE);
+}
+
+/// Times at this interval, the first one at once. Those that a slow server or a suspended process missed are not made
+/// up for.
+pub(crate) fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
 }
 
 /// Accepts the next connection. Errors, such as too many open files, are temporary.

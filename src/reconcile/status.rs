@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::connection::{Connection, Connections};
 use super::exposure::exposures;
 use super::{Depth, Session};
+use crate::backoff::ticks;
 use crate::clock::now;
 use crate::engine::address_of_this_machine;
 use crate::error::{Error, Result};
@@ -56,7 +57,7 @@ pub(crate) async fn watch(
     show_secrets: bool,
     mut show: impl FnMut(&Status) -> bool,
 ) -> Result<WatchEnd> {
-    let mut ticks = ticks();
+    let mut ticks = ticks(WATCH);
     loop {
         ticks.tick().await;
         let seen = session.observe(connections, Depth::Servers).await?;
@@ -84,7 +85,7 @@ pub(crate) async fn reopen<T, F: Future<Output = Result<T>>>(
         return Err(error);
     }
     tell(&error);
-    let mut ticks = ticks();
+    let mut ticks = ticks(WATCH);
     loop {
         ticks.tick().await;
         match open().await {
@@ -92,13 +93,6 @@ pub(crate) async fn reopen<T, F: Future<Output = Result<T>>>(
             result => return result,
         }
     }
-}
-
-/// The times of a watch. Those that a slow server, a full pager or a suspended process missed are not made up for.
-fn ticks() -> tokio::time::Interval {
-    let mut ticks = tokio::time::interval(WATCH);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    ticks
 }
 
 pub(crate) async fn summarize(

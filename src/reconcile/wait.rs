@@ -6,7 +6,7 @@ use super::cause::Cause;
 use super::connection::Connection;
 use super::observe::health;
 use super::{Depth, Session};
-use crate::backoff::{LONGEST_PAUSE, pause};
+use crate::backoff::{LONGEST_PAUSE, pause, ticks};
 use crate::engine::RunInfo;
 use crate::error::{Error, Result, Unready};
 use crate::grafana::Grafana;
@@ -39,8 +39,7 @@ impl Session {
         within: Duration,
     ) -> Result<Option<OurContainer>> {
         let deadline = Instant::now() + within;
-        let mut ticks = tokio::time::interval(BETWEEN_LOOKS);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = ticks(BETWEEN_LOOKS);
         // The first one completes at once, and a log that ends again and again must not be read without a pause.
         ticks.tick().await;
         loop {

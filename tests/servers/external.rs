@@ -883,7 +883,7 @@ fn a_redirect_is_reported_and_never_followed() {
     let it = Servers::start(Version::V12);
     let port = it.port();
     let elsewhere = in_background(move |request: Request| async move {
-        let mut response = crate::support::server::Response::bytes(302, "text/html", Vec::new());
+        let mut response = Response::bytes(302, "text/html", Vec::new());
         response.headers.push(("location".into(), format!("http://127.0.0.1:{port}{}", request.path)));
         response
     });
@@ -901,15 +901,10 @@ fn a_redirect_is_reported_and_never_followed() {
 fn a_proxy_that_answers_502_while_grafana_starts_is_waited_for() {
     use std::sync::atomic::{AtomicUsize, Ordering};
     let it = Servers::start(Version::V12);
-    let (double, asked) = (Arc::clone(&it.double), Arc::new(AtomicUsize::new(0)));
-    let proxy = in_background(move |request: Request| {
-        let (double, asked) = (Arc::clone(&double), Arc::clone(&asked));
-        async move {
-            if asked.fetch_add(1, Ordering::SeqCst) < 5 {
-                return crate::support::server::Response::bytes(502, "text/html", b"<h1>Bad gateway</h1>".to_vec());
-            }
-            handle(&double, request).await
-        }
+    let asked = AtomicUsize::new(0);
+    let proxy = in_front_of_grafana(&it, no_delay, move |_| {
+        let is_early = asked.fetch_add(1, Ordering::SeqCst) < 5;
+        is_early.then(|| Response::bytes(502, "text/html", b"<h1>Bad gateway</h1>".to_vec()))
     });
     let (influxdb, grafana) = (it.influxd.url(), format!("http://127.0.0.1:{proxy}"));
     let words = ["up", "--influxdb-url", &influxdb, "--grafana-url", &grafana];
@@ -921,17 +916,10 @@ fn without_basic_authentication_a_token_is_suggested_and_works() {
     let it = Servers::start(Version::V12);
     it.ask("POST", "/api/serviceaccounts", Some(&json!({"name": "x", "role": "Admin"})));
     it.ask("POST", "/api/serviceaccounts/3/tokens", Some(&json!({"name": "x"})));
-    let double = Arc::clone(&it.double);
     // As Grafana does with `[auth.basic] enabled = false`: it ignores the header.
-    let strict = in_background(move |request: Request| {
-        let double = Arc::clone(&double);
-        async move {
-            let is_basic = request.headers.get("authorization").is_some_and(|value| value.starts_with("Basic "));
-            if is_basic {
-                return crate::support::server::Response::json(401, &json!({"message": "Unauthorized"}));
-            }
-            handle(&double, request).await
-        }
+    let strict = in_front_of_grafana(&it, no_delay, |request| {
+        let is_basic = request.headers.get("authorization").is_some_and(|value| value.starts_with("Basic "));
+        is_basic.then(|| Response::json(401, &json!({"message": "Unauthorized"})))
     });
     let (influxdb, grafana) = (it.influxd.url(), format!("http://127.0.0.1:{strict}"));
     let run = || Run::without_engine(["up", "--influxdb-url", &influxdb, "--grafana-url", &grafana]);
@@ -1147,6 +1135,29 @@ fn beside_native_servers_on_all_addresses_a_bare_up_names_them_and_status_warns(
     record.section();
 }
 
+/// A server in front of Grafana's double, which answers a request itself if `first` does, after this delay.
+fn in_front_of_grafana(
+    it: &Servers,
+    delay: impl Fn(&Request) -> Duration + Send + Sync + 'static,
+    first: impl Fn(&Request) -> Option<Response> + Send + Sync + 'static,
+) -> u16 {
+    let double = Arc::clone(&it.double);
+    in_background(move |request: Request| {
+        let (double, delay, own) = (Arc::clone(&double), delay(&request), first(&request));
+        async move {
+            tokio::time::sleep(delay).await;
+            match own {
+                Some(own) => own,
+                None => handle(&double, request).await,
+            }
+        }
+    })
+}
+
+const fn no_delay(_: &Request) -> Duration {
+    Duration::ZERO
+}
+
 /// A server in front of an InfluxDB, which answers a request itself if `first` does, after this delay.
 fn in_front_of(
     url: String,
@@ -1208,16 +1219,9 @@ fn an_influxdb_whose_ping_requires_a_login_is_asked_with_it() {
 fn a_slow_external_server_is_used_and_a_hanging_one_ends_at_the_timeout() {
     let it = Servers::start(Version::V12);
     let slow_influxdb = in_front_of(it.influxd.url(), Duration::from_millis(2_500), |_| None);
-    let double = Arc::clone(&it.double);
-    let slow_grafana = in_background(move |request: Request| {
-        let double = Arc::clone(&double);
-        async move {
-            if ["/api/health", "/api/org"].contains(&request.path.as_str()) {
-                tokio::time::sleep(Duration::from_millis(2_500)).await;
-            }
-            handle(&double, request).await
-        }
-    });
+    let is_probe = |request: &Request| ["/api/health", "/api/org"].contains(&request.path.as_str());
+    let delay = move |request: &Request| Duration::from_millis(if is_probe(request) { 2_500 } else { 0 });
+    let slow_grafana = in_front_of_grafana(&it, delay, |_| None);
     let [influxdb, grafana] = [slow_influxdb, slow_grafana].map(|port| format!("http://127.0.0.1:{port}"));
     let run = |words: &[&str], influxdb: &str| {
         Run::without_engine([words, &["--influxdb-url", influxdb, "--grafana-url", &grafana]].concat())
@@ -1243,16 +1247,9 @@ fn a_slow_external_server_is_used_and_a_hanging_one_ends_at_the_timeout() {
 #[test]
 fn a_short_timeout_shortens_no_request_but_the_probe() {
     let it = Servers::start(Version::V12);
-    let double = Arc::clone(&it.double);
-    let slow = in_background(move |request: Request| {
-        let double = Arc::clone(&double);
-        async move {
-            if request.method == "POST" && request.path.starts_with("/api/d") {
-                tokio::time::sleep(Duration::from_millis(4_500)).await;
-            }
-            handle(&double, request).await
-        }
-    });
+    let is_save = |request: &Request| request.method == "POST" && request.path.starts_with("/api/d");
+    let delay = move |request: &Request| Duration::from_millis(if is_save(request) { 4_500 } else { 0 });
+    let slow = in_front_of_grafana(&it, delay, |_| None);
     let (influxdb, grafana) = (it.influxd.url(), format!("http://127.0.0.1:{slow}"));
     let words = ["up", "--timeout", "4s", "--influxdb-url", &influxdb, "--grafana-url", &grafana];
     Run::without_engine(words).run().expect(0);
@@ -1347,17 +1344,11 @@ fn missing_rights_in_influxdb_are_named_with_the_statement_that_grants_them() {
 #[test]
 fn faults_of_the_query_that_last_end_the_waiting_with_their_own_hint() {
     let it = Servers::start(Version::V12);
-    let double = Arc::clone(&it.double);
-    let distrusting = in_background(move |request: Request| {
-        let double = Arc::clone(&double);
-        async move {
-            if request.path.starts_with("/api/ds/query") {
-                let why = "Post \"https://influxdb:8086/query?db=clipper&epoch=ms\": tls: failed to verify \
-                           certificate: x509: certificate signed by unknown authority";
-                return Response::json(400, &json!({"results": {"A": {"error": why, "status": 500}}}));
-            }
-            handle(&double, request).await
-        }
+    let distrusting = in_front_of_grafana(&it, no_delay, |request| {
+        let why = "Post \"https://influxdb:8086/query?db=clipper&epoch=ms\": tls: failed to verify certificate: x509: \
+                   certificate signed by unknown authority";
+        let answer = || Response::json(400, &json!({"results": {"A": {"error": why, "status": 500}}}));
+        request.path.starts_with("/api/ds/query").then(answer)
     });
     let (influxdb, grafana) = (it.influxd.url(), format!("http://127.0.0.1:{distrusting}"));
     let words = ["up", "--influxdb-url", &influxdb, "--grafana-url", &grafana, "--timeout", "1m"];
@@ -1391,17 +1382,10 @@ fn faults_of_the_query_that_last_end_the_waiting_with_their_own_hint() {
 #[test]
 fn a_proxy_that_redirects_to_its_own_login_is_named() {
     let it = Servers::start(Version::V12);
-    let double = Arc::clone(&it.double);
-    let guarded = in_background(move |request: Request| {
-        let double = Arc::clone(&double);
-        async move {
-            if request.path == "/api/health" {
-                return handle(&double, request).await;
-            }
-            let mut response = Response::bytes(302, "text/html", b"<a href=x>Found</a>".to_vec());
-            response.headers.push(("location".into(), "https://sso.example/login?to=grafana".into()));
-            response
-        }
+    let guarded = in_front_of_grafana(&it, no_delay, |request| {
+        let mut response = Response::bytes(302, "text/html", b"<a href=x>Found</a>".to_vec());
+        response.headers.push(("location".into(), "https://sso.example/login?to=grafana".into()));
+        (request.path != "/api/health").then_some(response)
     });
     let (influxdb, grafana) = (it.influxd.url(), format!("http://127.0.0.1:{guarded}"));
     for (verb, code) in [("up", 1), ("status", 3)] {
@@ -1430,16 +1414,11 @@ fn a_token_of_another_organisation_is_named_with_both() {
 #[test]
 fn a_lasting_conflict_of_the_data_source_ends_with_grafanas_message() {
     let it = Servers::start(Version::V12);
-    let double = Arc::clone(&it.double);
     // As if the account may not see the data source that has the name.
-    let conflicting = in_background(move |request: Request| {
-        let double = Arc::clone(&double);
-        async move {
-            if request.path.starts_with("/api/datasources") && ["POST", "PUT"].contains(&request.method.as_str()) {
-                return Response::json(409, &json!({"message": "data source with the same name already exists"}));
-            }
-            handle(&double, request).await
-        }
+    let conflicting = in_front_of_grafana(&it, no_delay, |request| {
+        let is_save =
+            request.path.starts_with("/api/datasources") && ["POST", "PUT"].contains(&request.method.as_str());
+        is_save.then(|| Response::json(409, &json!({"message": "data source with the same name already exists"})))
     });
     let (influxdb, grafana) = (it.influxd.url(), format!("http://127.0.0.1:{conflicting}"));
     let run = || Run::without_engine(["up", "--influxdb-url", &influxdb, "--grafana-url", &grafana]);
