@@ -504,11 +504,11 @@ fn damaged_archives_and_conflicts_are_refused_before_anything_is_created() {
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     // A restore that fails half-way leaves nothing either.
     let silent = format!("{}/odd:silent", crate::support::registry::address());
-    let half = restore(&it, path, &["--influxdb-image", &silent, "--timeout", "2s"]).expect(1);
+    let half = restore(&it, path, &["--influxdb-image", &silent, "--timeout", "10s"]).expect(1);
     assert!(half.err.contains("everything created was removed"), "{}", half.err);
     nothing_is_made();
     // Once all data is restored, the instance stays.
-    let late = restore(&it, path, &["--grafana-image", &silent, "--timeout", "2s"]).expect(1);
+    let late = restore(&it, path, &["--grafana-image", &silent, "--timeout", "15s"]).expect(1);
     assert!(late.err.contains("all data is restored"), "{}", late.err);
     let mut up = it.first(&[]);
     if !up.contains(&"--grafana-image".to_string()) {

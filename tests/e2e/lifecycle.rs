@@ -302,7 +302,7 @@ fn every_instance_is_listed_without_contacting_its_servers() {
     one.first_up(&[]).expect(0);
     // A Grafana that never answers does not delay this.
     let silent = format!("{}/odd:silent", registry::address());
-    other.first_up(&["--timeout", "1s", "--grafana-image", &silent]).expect(1);
+    other.first_up(&["--timeout", "10s", "--grafana-image", &silent]).expect(1);
     let list = || {
         let ran = one.run(&["status", "--all", "--output", "json"]).expect(0).json();
         ran["instances"].as_array().unwrap().clone()

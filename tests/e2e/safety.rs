@@ -192,14 +192,14 @@ fn an_image_that_cannot_use_the_volume_is_refused_before_anything_is_removed() {
 
 #[test]
 fn servers_that_do_not_start_show_their_last_log_lines() {
-    let fail = |image: &str, words: &[&str]| {
+    let fail = |image: &str, limit: &str, words: &[&str]| {
         let it = Instance::with_grafana(&image.replace(':', "-"), image);
-        failed(it.first_up(&["--timeout", "10s"]), words);
+        failed(it.first_up(&["--timeout", limit]), words);
         it.run(&["down", "--volumes", "--yes"]).expect(0);
     };
-    fail("odd:exits", &["did not become ready", "made to fail"]);
-    fail("odd:crashes", &["did not become ready", "made to fail"]);
-    fail("odd:silent", &["no answer within 10s", "double"]);
+    fail("odd:exits", "60s", &["did not become ready", "made to fail"]);
+    fail("odd:crashes", "60s", &["did not become ready", "made to fail"]);
+    fail("odd:silent", "10s", &["no answer within 10s", "double"]);
     let it = Instance::new("influxdb2");
     let image = format!("{}/odd:influxdb2", registry::address());
     failed(it.first_up(&["--influxdb-image", &image]), &["InfluxDB v2.7.12", "influxdb:1.12.4"]);
@@ -353,7 +353,7 @@ fn a_lost_password_can_be_reset_and_a_changed_one_is_supplied_once() {
 fn a_hanging_reset_times_out_and_changes_nothing() {
     let it = Instance::with_grafana("reset-hangs", "odd:reset-hangs");
     it.first_up(&[]).expect(0);
-    failed(it.run(&["up", "--reset-grafana-password", "--timeout", "3s"]), &["did not finish in time", "--timeout"]);
+    failed(it.run(&["up", "--reset-grafana-password", "--timeout", "10s"]), &["did not finish in time", "--timeout"]);
     it.run(&["up"]).expect(0);
     it.assert_whole();
 }

@@ -63,7 +63,7 @@ fn from_a_container_to_another_server_and_back() {
     let url = influxd.url();
     let plan = it.run(&["up", "--influxdb-url", &url, "--dry-run"]).expect(3);
     assert!(plan.out.contains("remove InfluxDB's container"), "{}", plan.out);
-    let up = it.run(&["up", "--influxdb-url", &url, "--data-source-url", &source, "--timeout", "5s"]);
+    let up = it.run(&["up", "--influxdb-url", &url, "--data-source-url", &source, "--timeout", "20s"]);
     assert!(up.code == 1 && up.err.contains("--data-source-url"), "it cannot be queried from there: {}", up.err);
     assert!(it.id("influxdb").is_empty(), "the container is taken down");
     assert!(docker(&["volume", "inspect", &it.container("influxdb")]).is_ok(), "its volume stays");
