@@ -157,7 +157,7 @@ fn ends_after_failure(world: &mut World, desired: &Stack, case: Case, step: &Ste
         // Nothing ran before, so there is nothing to roll back to.
         None => assert!(world.data.ran != LABEL && !world.names_previous(), "the database is gone: {world:?}"),
         Some(Rollback { plan, upgrade }) => {
-            assert_eq!(upgrade.state, UpgradeState::Refused);
+            assert_eq!(upgrade.state, UpgradeState::Failed);
             assert!(plan.executable().all(|step| world.execute(case, None, step)));
             finish(world.clone(), Case { upgrade: false, given: None, reset: false, ..case });
         }
@@ -533,7 +533,7 @@ fn with_upgrades(world: &World) -> Vec<World> {
     let new = LABEL + 1;
     let with = |state| World { upgrade: Some(Case::default().recorded_upgrade(state)), ..world.clone() };
     let mut all = vec![with(UpgradeState::Undone), with(UpgradeState::Ended)];
-    for state in [UpgradeState::Unproven, UpgradeState::Refused, UpgradeState::Postponed, UpgradeState::Accepted] {
+    for state in [UpgradeState::Unproven, UpgradeState::Failed, UpgradeState::Postponed, UpgradeState::Accepted] {
         let mut pending = World { copy: Some((world.data, true)), ..with(state) };
         let waits = pending.grafana.container.is_some_and(|actual| actual.run == RunState::Created);
         if let Some(actual) = &mut pending.grafana.container {

@@ -153,11 +153,11 @@ fn upgrades_and_others() -> Vec<Situation> {
         situation("a newer image of Grafana", whole_world(), upgrade),
         situation("a newer image of Grafana that is not on the engine", no_image, upgrade),
         situation("a new image that has answered", tried(UpgradeState::Unproven), upgrade),
-        situation("a new image that failed", tried(UpgradeState::Refused), loopback),
+        situation("a new image that failed", tried(UpgradeState::Failed), loopback),
         situation(
             "a new image that failed, without a container",
             {
-                let mut world = tried(UpgradeState::Refused);
+                let mut world = tried(UpgradeState::Failed);
                 world.grafana.container = None;
                 world
             },

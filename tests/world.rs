@@ -164,7 +164,7 @@ pub struct Data {
     pub pending: Option<Password>,
     /// The newest version that has run on the database.
     pub ran: u64,
-    /// The recorded version, and the announced one.
+    /// The recorded version, and the intended one.
     pub recorded: Option<u64>,
     pub intended: Option<u64>,
 }
@@ -185,7 +185,7 @@ pub struct World {
     pub data: Data,
     /// Whether admin/admin is accepted although another account signs in.
     pub accepts_admin: bool,
-    /// Whether the version was announced for the current container.
+    /// Whether the version is intended for the current container.
     pub intends_container: bool,
     pub upgrade: Option<Upgrade>,
     /// The copy of Grafana's data, and whether it belongs to the recorded upgrade.
@@ -710,7 +710,7 @@ impl World {
             }
             Step::ClearIntendedVersion => {
                 self.grafana_is(RunState::Created);
-                assert!(self.intends_container, "another container's start was announced");
+                assert!(self.intends_container, "the version is intended for another container");
                 self.data.intended = None;
             }
             Step::RecordUpgrade(upgrade) => {
@@ -865,8 +865,8 @@ impl World {
     }
 
     pub fn is_pending(&self) -> bool {
-        use UpgradeState::{Postponed, Refused, Unproven};
-        self.upgrade.as_ref().is_some_and(|one| matches!(one.state, Unproven | Refused | Postponed))
+        use UpgradeState::{Failed, Postponed, Unproven};
+        self.upgrade.as_ref().is_some_and(|one| matches!(one.state, Unproven | Failed | Postponed))
     }
 
     /// Whether a record names the image that ran before the new one.

@@ -162,7 +162,7 @@ async fn describe(session: &Session, connections: &Connections, seen: &Observed)
     // If the settings are lost, their substitutes from the containers.
     let known = stack.settings.as_ref().map(|settings| &settings.values);
     let mut settings = seen.settings.values.as_ref().or(known).cloned().unwrap_or_default();
-    if let (Some(spec), Some(_)) = (stack.container(Role::Grafana), &stack.refused_image) {
+    if let (Some(spec), Some(_)) = (stack.container(Role::Grafana), &stack.failed_image) {
         let image = archived_image(spec, seen.grafana.version.as_deref()).unwrap_or_else(|| {
             session.listener().on(Event::Warning(&format!(
                 "a newer image called {} failed here, and the archive names it: choose an image with --grafana-image \

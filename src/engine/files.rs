@@ -145,7 +145,7 @@ impl Docker {
         self.write_files(container, &[(PENDING, password.reveal())]).await
     }
 
-    /// Records the version that runs on the volume, and its image; this ends any announcement.
+    /// Records the version that runs on the volume, and its image; this clears any intended version.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
@@ -172,7 +172,7 @@ impl Docker {
         self.write_files(container, &[(INTENDED, &format!("{version} {image} {container}"))]).await
     }
 
-    /// Withdraws the announcement of a version.
+    /// Clears the intended version.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.

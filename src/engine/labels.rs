@@ -179,7 +179,7 @@ mod tests {
 
     const STATES: [(UpgradeState, &str); 6] = [
         (UpgradeState::Unproven, "unproven"),
-        (UpgradeState::Refused, "refused"),
+        (UpgradeState::Failed, "refused"),
         (UpgradeState::Postponed, "postponed"),
         (UpgradeState::Undone, "undone"),
         (UpgradeState::Ended, "ended"),

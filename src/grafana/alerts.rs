@@ -208,7 +208,7 @@ impl Grafana {
             alerts.folder = self.folder_to_remove(stack).await?;
             return Ok(AlertRulesState::Seen(Box::new(alerts)));
         };
-        let is_in_sync = |rule: AlertRule| is_in_sync(stack, settings, rule, alerts.rule(rule));
+        let is_in_sync = |rule: AlertRule| alerts.rule(rule).is_in_sync(stack, settings, rule);
         if AlertRule::ALL.into_iter().all(is_in_sync) {
             return Ok(AlertRulesState::Seen(Box::new(alerts)));
         }
@@ -266,14 +266,6 @@ impl Grafana {
     pub(super) async fn alert_rule(&self, stack: &Stack, rule: AlertRule) -> Result<Option<Rule>> {
         self.get("read an alert rule", &rule_path(&uid(&stack.instance, rule))).await
     }
-}
-
-/// Whether a rule has these settings, so that no step saves it.
-fn is_in_sync(stack: &Stack, settings: &AlertSettings, rule: AlertRule, actual: &ActualRule) -> bool {
-    let ActualRule::Present { edited: false, fields, made_for, .. } = actual else { return false };
-    // Only one of the rules has an objective.
-    let objective = stack.dashboard.objective.or_else(|| AlertSettings::objective(fields)).unwrap_or_default();
-    *fields == settings.fields(rule, objective) && made_for.as_ref() == Some(&stack.data_source.made_for())
 }
 
 /// The result of a read; `None` if Grafana answered with an error.

@@ -27,7 +27,7 @@ pub(super) fn hints(
     hints.extend(kept(plan));
     hints.extend(unreadable_dashboards(stack));
     hints.extend(on_user_dashboards);
-    hints.extend(refused_image(stack));
+    hints.extend(failed_image(stack));
     if let Some(upgrade) = seen.settings.upgrade.as_ref().filter(|upgrade| upgrade.state == UpgradeState::Unproven) {
         let back = invocation.command(&format!("up --grafana-image {}", upgrade.from.name));
         hints.push(format!("`{back}` restores the previous Grafana with its database"));
@@ -204,10 +204,10 @@ pub(crate) fn unreadable_dashboards(stack: &Stack) -> Vec<String> {
 }
 
 /// The hint that an image failed, with the command that tries it again.
-pub(crate) fn refused_image(stack: &Stack) -> Option<String> {
-    let refused = stack.refused_image.as_ref()?;
-    let again = stack.command(&format!("up --grafana-image {refused}"));
-    Some(format!("Grafana's image {refused} failed and is not used; `{again}` tries it again"))
+pub(crate) fn failed_image(stack: &Stack) -> Option<String> {
+    let failed = stack.failed_image.as_ref()?;
+    let again = stack.command(&format!("up --grafana-image {failed}"));
+    Some(format!("Grafana's image {failed} failed and is not used; `{again}` tries it again"))
 }
 
 #[cfg(test)]

@@ -19,14 +19,14 @@ pub(crate) struct LastRun {
     pub(crate) recorded: Option<Version>,
     /// The newest version that may have run on the volume.
     pub(crate) newest: Option<Version>,
-    /// The same, including the announced start of a container that still waits for it.
+    /// The same, including the intended start of a container that still waits for it.
     pub(crate) newest_with_intended: Option<Version>,
     /// The container, if it has run, with the version that its server reports.
     container: Evidence,
     /// The record in the volume.
     record: Evidence,
-    /// The announced start that may have happened since that record.
-    pub(crate) announced: Option<RanVersion>,
+    /// The intended start that may have happened since that record.
+    pub(crate) intended: Option<RanVersion>,
 }
 
 /// An image, and the version that ran from it.
@@ -67,7 +67,7 @@ impl LastRun {
             record: Evidence { image: ran.and_then(RanVersion::image), version: ran.map(|ran| ran.version) },
             recorded: ran.map(|ran| ran.version).or(label),
             newest: newest(&files, label),
-            announced: files.intended.clone(),
+            intended: files.intended.clone(),
             newest_with_intended: content.map_or(label, |files| newest(files, label)),
             image_on_engine: made.clone().or_else(|| seen.last_image.clone()),
             image: made.or(named),
@@ -77,7 +77,7 @@ impl LastRun {
     /// Whether the volume records the image, whatever its tag says, and no other may have run since.
     #[must_use]
     pub(crate) fn is_recorded(&self, image: &ImageRef) -> bool {
-        self.announced.is_none() && self.record.image.as_ref() == Some(image)
+        self.intended.is_none() && self.record.image.as_ref() == Some(image)
     }
 
     /// The version that has migrated the database, if the image's tag names an older one.
@@ -112,7 +112,7 @@ fn image_in_volume(seen: &ObservedServer) -> Option<ImageRef> {
     ImageRef::parse(last.or(label)?).ok()
 }
 
-/// The files in Grafana's volume, if they were read. The announcement of a start that did not happen does not count.
+/// The files in Grafana's volume, if they were read. An intended start that did not happen does not count.
 fn files(seen: &ObservedServer) -> VolumeFiles {
     let mut files = seen.content.as_ref().map(|content| content.files.clone()).unwrap_or_default();
     let waiting = seen.container.ours().filter(|actual| actual.run == RunState::Created);
@@ -185,10 +185,10 @@ mod tests {
     }
 
     #[test]
-    fn the_announced_start_of_a_waiting_container_has_not_happened() {
-        let announced = on_volume(ran("12.3 grafana/grafana:12.3"), ran("13.0 grafana/grafana:13.0 c"));
-        let created = with_container(announced.clone(), "grafana/grafana:13.0", RunState::Created);
-        for (seen, newest, is_recorded) in [(announced, Version(13, 0), false), (created, Version(12, 3), true)] {
+    fn the_intended_start_of_a_waiting_container_has_not_happened() {
+        let intended = on_volume(ran("12.3 grafana/grafana:12.3"), ran("13.0 grafana/grafana:13.0 c"));
+        let created = with_container(intended.clone(), "grafana/grafana:13.0", RunState::Created);
+        for (seen, newest, is_recorded) in [(intended, Version(13, 0), false), (created, Version(12, 3), true)] {
             let last = LastRun::of(&seen, None);
             assert_eq!((last.newest, last.newest_with_intended), (Some(newest), Some(Version(13, 0))));
             assert_eq!(last.recorded, Some(Version(12, 3)));
@@ -203,7 +203,7 @@ mod tests {
         let migrated = on_volume(ran("12.3 grafana/grafana:12.3"), None);
         // The tag of this repository names another version than its server reports.
         let named_otherwise = on_volume(ran("12.3 own/grafana/grafana:9.9"), None);
-        // An earlier version of clipper-metrics announced an image by its tag.
+        // An earlier version of clipper-metrics recorded the intended image by its tag.
         let without_version = on_volume(None, ran("99.0 grafana/grafana:latest"));
         let runs = ObservedServer {
             version: Some("12.4.1".into()),

@@ -75,7 +75,7 @@ pub struct Stack {
     /// The default image of Grafana.
     pub default_image: String,
     /// The desired image of Grafana that is not used because it failed.
-    pub refused_image: Option<ImageRef>,
+    pub failed_image: Option<ImageRef>,
     /// When images are pulled.
     pub pull: Pull,
     /// The limit for waiting on servers, after the pulls.
@@ -176,7 +176,7 @@ impl Stack {
         }
         // The supplied password was tried and stored before, and is restored with the database.
         (stack.login.is_untried, stack.login.supplies_password) = (false, false);
-        stack.refused_image = (upgrade.state == UpgradeState::Refused).then(|| upgrade.to.name.clone());
+        stack.failed_image = (upgrade.state == UpgradeState::Failed).then(|| upgrade.to.name.clone());
         stack
     }
 
@@ -550,10 +550,10 @@ mod tests {
             login: Login { user: "me".into(), uses_token: false, supplies_password: true, is_untried: true },
             ..samples::stack()
         };
-        for (from, to, state, pinned, read_only, refused) in [
-            ("grafana/grafana:12", "grafana/grafana:13", UpgradeState::Refused, None, true, true),
+        for (from, to, state, pinned, read_only, failed) in [
+            ("grafana/grafana:12", "grafana/grafana:13", UpgradeState::Failed, None, true, true),
             ("grafana/grafana:11", "grafana/grafana:13", UpgradeState::Postponed, None, false, false),
-            ("grafana/grafana:latest", "grafana/grafana:latest", UpgradeState::Refused, Some("a"), false, true),
+            ("grafana/grafana:latest", "grafana/grafana:latest", UpgradeState::Failed, Some("a"), false, true),
         ] {
             let upgrade = upgrade(from, to, state);
             let back = stack.with_previous_image(&upgrade);
@@ -565,7 +565,7 @@ mod tests {
                 Some(&DesiredContainer { config, pinned_image, ..before.clone() })
             );
             assert_eq!(back.login, Login { supplies_password: false, is_untried: false, ..stack.login.clone() });
-            assert_eq!(back.refused_image, refused.then_some(upgrade.to.name));
+            assert_eq!(back.failed_image, failed.then_some(upgrade.to.name));
             assert_eq!(back.services.influxdb, stack.services.influxdb);
         }
     }

@@ -38,7 +38,8 @@ pub enum UpgradeState {
     /// The new image is not accepted yet, and the copy of the database is kept.
     Unproven,
     /// The new image failed. The previous database is restored before any image starts.
-    Refused,
+    #[serde(rename = "refused")]
+    Failed,
     /// The new image could not be tried, for example because the disk was full. The previous database is restored
     /// before any image starts; the next `up` tries the new image again.
     Postponed,
@@ -66,15 +67,15 @@ impl Upgrade {
         match self.state {
             // Another image continues with the current database; the copy stays until an image is accepted.
             UpgradeState::Unproven => self.from.name == *image && self.from.name != self.to.name,
-            UpgradeState::Refused | UpgradeState::Postponed => true,
+            UpgradeState::Failed | UpgradeState::Postponed => true,
             UpgradeState::Undone | UpgradeState::Ended | UpgradeState::Accepted => false,
         }
     }
 
     /// Whether `image` was tried and failed.
     #[must_use]
-    pub(crate) fn refuses(&self, image: &ImageRef) -> bool {
-        matches!(self.state, UpgradeState::Refused | UpgradeState::Undone) && self.to.name == *image
+    pub(crate) fn has_failed(&self, image: &ImageRef) -> bool {
+        matches!(self.state, UpgradeState::Failed | UpgradeState::Undone) && self.to.name == *image
     }
 
     /// Whether the record was made so shortly before `now` (in microseconds since 1970) that users
@@ -167,14 +168,14 @@ mod tests {
         assert!(unproven.must_roll_back(&one) && !unproven.must_roll_back(&two) && !unproven.must_roll_back(&three));
         let retagged = Upgrade { to: image("g:1", "b"), ..unproven.clone() };
         assert!(!retagged.must_roll_back(&one));
-        assert!(!unproven.refuses(&two));
+        assert!(!unproven.has_failed(&two));
         let undone = upgrade(UpgradeState::Undone);
-        assert!(!undone.must_roll_back(&one) && undone.refuses(&two) && !undone.refuses(&three));
-        assert!(upgrade(UpgradeState::Refused).must_roll_back(&one));
+        assert!(!undone.must_roll_back(&one) && undone.has_failed(&two) && !undone.has_failed(&three));
+        assert!(upgrade(UpgradeState::Failed).must_roll_back(&one));
         let postponed = upgrade(UpgradeState::Postponed);
-        assert!(postponed.must_roll_back(&two) && !postponed.refuses(&two), "its image is tried again");
+        assert!(postponed.must_roll_back(&two) && !postponed.has_failed(&two), "its image is tried again");
         for ended in [upgrade(UpgradeState::Ended), upgrade(UpgradeState::Accepted)] {
-            assert!(!ended.must_roll_back(&two) && !ended.refuses(&two) && !ended.is_pending());
+            assert!(!ended.must_roll_back(&two) && !ended.has_failed(&two) && !ended.is_pending());
         }
     }
 }

@@ -59,7 +59,7 @@ impl RanVersion {
 }
 
 impl VolumeFiles {
-    /// Whether a start of this container was announced.
+    /// Whether a start of this container is intended.
     #[must_use]
     pub(crate) fn is_intended_for(&self, container: &str) -> bool {
         self.intended.as_ref().is_some_and(|intended| intended.container.as_deref() == Some(container))

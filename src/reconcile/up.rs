@@ -43,7 +43,7 @@ fn begin(stack: &Stack, options: UpOptions, listener: &dyn Listener) -> Result<(
     if options.reset_password {
         check_reset(stack)?;
     }
-    let hints = hints::open_access(stack).chain(hints::unreadable_dashboards(stack)).chain(hints::refused_image(stack));
+    let hints = hints::open_access(stack).chain(hints::unreadable_dashboards(stack)).chain(hints::failed_image(stack));
     for hint in hints {
         listener.on(Event::Warning(&hint));
     }
@@ -131,9 +131,9 @@ async fn converge(
                 options = options.after_contradiction(&plan, since);
                 continue;
             }
-            if plan::may_announce_in_vain(step.as_ref(), FailureCause::from(&error)) {
-                // If this fails, the next plan withdraws it.
-                withdraw_announcement(session, &mut connections).await.ok();
+            if plan::may_leave_intended_version(step.as_ref(), FailureCause::from(&error)) {
+                // If this fails, the next plan clears it.
+                clear_intended_version(session, &mut connections).await.ok();
             }
             retries.after(error).await.map_err(|error| RunFailure { step, error })?;
             continue;
@@ -165,10 +165,10 @@ async fn withdraw(session: &Session, connections: &mut Connections, seen: &Obser
     }
 }
 
-/// Withdraws the announced version of a Grafana that this run could not start.
-async fn withdraw_announcement(session: &Session, connections: &mut Connections) -> Result<()> {
+/// Clears the intended version of a Grafana that this run could not start.
+async fn clear_intended_version(session: &Session, connections: &mut Connections) -> Result<()> {
     let seen = session.observe(connections, Depth::EngineOnly).await?;
-    match plan::withdraw_announcement(&seen) {
+    match plan::clear_intended_version(&seen) {
         Some(plan) => session.apply(&plan, connections, &mut Vec::new()).await,
         None => Ok(()),
     }

@@ -47,7 +47,7 @@ pub(super) fn keep_image(resolved: &Resolved<'_>, default: &str, grafana: &mut S
     // Lost settings do not show an upgrade.
     let stored = resolved.memory.stored.as_ref().filter(|stored| stored.values.is_some())?;
     let made = &mut spec.config;
-    let upgrade = stored.upgrade.as_ref().filter(|upgrade| upgrade.refuses(&made.image))?;
+    let upgrade = stored.upgrade.as_ref().filter(|upgrade| upgrade.has_failed(&made.image))?;
     if matches!(resolved.origin(Setting::GrafanaImage), Some(Origin::Option | Origin::Environment)) {
         return None;
     }

@@ -23,7 +23,7 @@ pub(super) fn build(resolved: Resolved<'_>) -> Result<(Stack, Credentials)> {
     let instance = inputs.instance()?;
     let title = title(&instance);
     let default_image = default_image(&resolved, Setting::GrafanaImage);
-    let (mut services, refused_image) = services(&resolved, &instance, &default_image)?;
+    let (mut services, failed_image) = services(&resolved, &instance, &default_image)?;
     let is_external = |service: &Service| matches!(service, Service::External { .. });
     let database = resolved.parsed_or_default(Setting::Database, values::database)?;
     let login = login(&resolved, !is_external(&services.grafana));
@@ -51,7 +51,7 @@ pub(super) fn build(resolved: Resolved<'_>) -> Result<(Stack, Credentials)> {
         organisation: resolved.text(Setting::GrafanaOrg),
         folder: resolved.text(Setting::GrafanaFolder),
         restore: None,
-        refused_image,
+        failed_image,
         default_image,
         pull: resolved.parsed_or_default(Setting::Pull, values::pull)?,
         retention: resolved.parsed(Setting::Retention, values::retention)?,
@@ -76,7 +76,7 @@ fn services(
         None => Ok::<_, Error>(Service::Container(Box::new(container(resolved, role, instance)?))),
     };
     let mut services = PerRole::try_from_fn(service)?;
-    let refused_image = keep_image(resolved, default_image, &mut services.grafana);
+    let failed_image = keep_image(resolved, default_image, &mut services.grafana);
     let containers: Vec<_> = services.iter().filter_map(Service::container).collect();
     let pairs = containers
         .iter()
@@ -97,7 +97,7 @@ fn services(
             format!("choose another port with --{}-port or --{}-port", one.role, other.role),
         ));
     }
-    Ok((services, refused_image))
+    Ok((services, failed_image))
 }
 
 /// The data source. A container that reaches InfluxDB through the host gets a name for the host.

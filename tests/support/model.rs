@@ -43,7 +43,7 @@ pub(crate) fn stack() -> Stack {
         unreadable_dashboards: vec![],
         default_image: "grafana:1".into(),
         restore: None,
-        refused_image: None,
+        failed_image: None,
         alerts: Alerts::NotManaged,
         login: Login { user: "admin".into(), uses_token: false, supplies_password: false, is_untried: false },
         settings: Some(Settings::default()),
@@ -182,8 +182,8 @@ pub(crate) fn content_of(seen: &mut Observed) -> &mut GrafanaState {
     }
 }
 
-/// A run ended after it had created Grafana's container and announced the start of a newer version in it.
-pub(crate) fn announce_start(seen: &mut Observed) {
+/// A run ended after it had created Grafana's container and recorded the newer version that was to start in it.
+pub(crate) fn intend_start(seen: &mut Observed) {
     let actual = container_of(seen, Role::Grafana);
     actual.run = RunState::Created;
     let container = Some(actual.id.clone());

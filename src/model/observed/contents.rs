@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::model::alerts::AlertRule;
+use crate::model::alerts::{AlertRule, AlertSettings};
 use crate::model::retention::Retention;
-use crate::model::stack::{DashboardId, MadeFor};
+use crate::model::stack::{DashboardId, MadeFor, Stack};
 
 /// The content of InfluxDB.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -321,6 +321,23 @@ impl ActualRule {
             Self::Missing => true,
             Self::Clash(_) => false,
         }
+    }
+
+    /// The objective of an existing rule, which only a supplied file changes.
+    #[must_use]
+    pub(crate) fn kept_objective(&self, stack: &Stack) -> Option<u64> {
+        match self {
+            Self::Present { fields, .. } if stack.dashboard.objective.is_none() => AlertSettings::objective(fields),
+            _ => None,
+        }
+    }
+
+    /// Whether it is certain, without a look at any other object, that the plan does not save the rule.
+    #[must_use]
+    pub(crate) fn is_in_sync(&self, stack: &Stack, settings: &AlertSettings, rule: AlertRule) -> bool {
+        let Self::Present { edited: false, fields, made_for, .. } = self else { return false };
+        let objective = stack.dashboard.objective.or(self.kept_objective(stack)).unwrap_or_default();
+        *fields == settings.fields(rule, objective) && made_for.as_ref() == Some(&stack.data_source.made_for())
     }
 }
 

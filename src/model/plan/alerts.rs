@@ -118,7 +118,7 @@ fn compare(
     let (mut differences, mut has_edited, mut rules) = (Vec::new(), false, Vec::new());
     for rule in AlertRule::ALL {
         let replaces = seen.rule(rule);
-        let objective = own_objective(stack, replaces).unwrap_or(objective);
+        let objective = replaces.kept_objective(stack).unwrap_or(objective);
         let found = match replaces {
             ActualRule::Clash(what) => return Err(taken(what, "create", "")),
             ActualRule::Missing => {
@@ -160,14 +160,6 @@ fn compare(
         (_, true) => Finding::InSync,
     };
     Ok((finding, rules))
-}
-
-/// The objective of an existing rule, which only a supplied file changes.
-fn own_objective(stack: &Stack, actual: &ActualRule) -> Option<u64> {
-    match actual {
-        ActualRule::Present { fields, .. } if stack.dashboard.objective.is_none() => AlertSettings::objective(fields),
-        _ => None,
-    }
 }
 
 /// The differences of an unedited rule.
@@ -320,6 +312,28 @@ mod tests {
         let save = Step::SaveAlertRules { rules, sets_interval: false };
         assert_eq!(steps(Some(plan("old", "new", DashboardState::Missing))), [save]);
         assert_eq!(plan("new", "new", DashboardState::Missing).finding, Finding::InSync);
+    }
+
+    #[test]
+    fn no_step_saves_a_rule_that_is_in_sync() {
+        let right = || {
+            let mut rule = actual(AlertRule::Latency, "new");
+            if let ActualRule::Present { made_for, .. } = &mut rule {
+                *made_for = Some(samples::data_source().made_for());
+            }
+            rule
+        };
+        let silence = actual(AlertRule::Silence, "new");
+        let rules = [(right(), true), (actual(AlertRule::Latency, "old"), false), (ActualRule::Missing, false)];
+        for (rule, in_sync) in rules {
+            let kept = Stack { alerts: Alerts::On(alert_settings("new")), ..samples::stack() };
+            let dashboard = DesiredDashboard { objective: Some(8_000), ..kept.dashboard.clone() };
+            let supplied = Stack { dashboard, ..kept.clone() };
+            assert_eq!(rule.is_in_sync(&kept, &alert_settings("new"), AlertRule::Latency), in_sync, "{rule:?}");
+            assert!(!rule.is_in_sync(&supplied, &alert_settings("new"), AlertRule::Latency), "another objective");
+            assert_eq!(steps(item(true, [rule, silence.clone()], Some(false))).is_empty(), in_sync);
+        }
+        assert!(!edited(right()).is_in_sync(&samples::stack(), &alert_settings("new"), AlertRule::Latency), "edited");
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(crate) use self::rollback::{RollbackNeeds, verdict};
 pub(crate) use self::settings::unknown_settings;
 pub use self::step::{ContainerUse, NewContainer, Phase, Step};
 pub use self::up::up;
-pub(crate) use self::up::{may_announce_in_vain, withdraw, withdraw_announcement};
+pub(crate) use self::up::{clear_intended_version, may_leave_intended_version, withdraw};
 use super::container_config::Difference;
 use super::observed::Unreadable;
 use super::role::Role;

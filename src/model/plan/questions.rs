@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn only_an_unproven_image_can_be_replaced_instead_of_rolled_back() {
         for (state, offers_image) in
-            [(UpgradeState::Unproven, true), (UpgradeState::Refused, false), (UpgradeState::Postponed, false)]
+            [(UpgradeState::Unproven, true), (UpgradeState::Failed, false), (UpgradeState::Postponed, false)]
         {
             let named = |tag: &str| {
                 let name = ImageRef::parse(&format!("grafana/grafana:{tag}")).unwrap();

@@ -100,7 +100,7 @@ pub(crate) fn correct_version(stack: &Stack, seen: &Observed, archived: Option<V
         [ran, intended].into_iter().flatten().filter_map(RanVersion::image).all(|image| is_trusted(&image));
     // A record below the label's version would stay after the start, as no file is read then.
     let labelled = desired.and_then(ImageRef::version);
-    // An announced start may have happened, and a record would end the announcement.
+    // An intended start may have happened, and a record of what ran would clear it.
     let is_recorded = ran.is_some() || intended.is_some() || labelled >= archived;
     if are_trusted && is_recorded {
         return Plan::new(vec![]);
@@ -231,11 +231,11 @@ mod tests {
                 let planned = |ran| plan_with(&stack, |seen| restored(&stack, seen, ran, RunState::Created));
                 let [with, without] = [planned("12.4"), planned("")];
                 assert!(with.blocker().is_none(), "{image}: {with:?}");
-                // A start that migrates the database is announced.
-                let announces = |step: &Step| matches!(step, Step::WriteIntendedVersion { .. });
+                // The version that is to migrate the database is recorded before its start.
+                let intends = |step: &Step| matches!(step, Step::WriteIntendedVersion { .. });
                 let is_newer = stack.container(Role::Grafana).unwrap().config.image.version() > Some(MANIFEST);
-                assert_eq!(steps(&with).iter().any(announces), is_newer, "{image}: {with:?}");
-                assert_eq!(with.only(|step| !announces(step)), without, "{image}");
+                assert_eq!(steps(&with).iter().any(intends), is_newer, "{image}: {with:?}");
+                assert_eq!(with.only(|step| !intends(step)), without, "{image}");
             }
         }
     }

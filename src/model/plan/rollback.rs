@@ -55,7 +55,7 @@ pub fn roll_back(stack: &Stack, seen: &Observed, step: Option<&Step>, cause: Fai
     Some(Rollback { upgrade, plan: Plan::new(vec![item]) })
 }
 
-/// The state of an upgrade after a failure: refused if the new image does not work, postponed if it could not be tried.
+/// The state of an upgrade after a failure: failed if the new image does not work, postponed if it could not be tried.
 /// `None` if the failure says nothing about the image, such as a start that would fail with every image.
 #[must_use]
 pub(crate) fn verdict(step: Option<&Step>, cause: FailureCause) -> Option<(UpgradeState, RollbackNeeds)> {
@@ -66,7 +66,7 @@ pub(crate) fn verdict(step: Option<&Step>, cause: FailureCause) -> Option<(Upgra
         Answer(status) => status >= 500,
         _ => false,
     };
-    let is_refused = match step {
+    let has_failed = match step {
         // The plan was blocked. A run that ended after its steps blames no image.
         None => is_of_server && matches!(cause, Blocked(..)),
         Some(Step::CopyGrafanaDatabase { .. }) => cause == Engine(UnexpectedFile),
@@ -87,7 +87,7 @@ pub(crate) fn verdict(step: Option<&Step>, cause: FailureCause) -> Option<(Upgra
     // Without a copy of the database, the new image is not started.
     let is_untried = matches!(step, Some(Step::CopyGrafanaDatabase { .. }))
         && (is_of_server || matches!(cause, Engine(Denied | Disk | Other)));
-    let state = if is_refused { Some(UpgradeState::Refused) } else { is_untried.then_some(UpgradeState::Postponed) };
+    let state = if has_failed { Some(UpgradeState::Failed) } else { is_untried.then_some(UpgradeState::Postponed) };
     let is_query = matches!(step, Some(Step::VerifyQuery { .. } | Step::ProveDashboard { .. }));
     Some((state?, if is_query { RollbackNeeds::Influxdb } else { RollbackNeeds::Engine }))
 }
@@ -124,16 +124,16 @@ mod tests {
     #[test]
     fn the_step_and_the_cause_show_whether_the_image_failed() {
         use FailureCause::{Answer, Blocked, Engine, Other};
-        let (refused, postponed) = (Some(UpgradeState::Refused), Some(UpgradeState::Postponed));
+        let (failed, postponed) = (Some(UpgradeState::Failed), Some(UpgradeState::Postponed));
         let start = || Some(Step::StartContainer(Role::Grafana));
         let wait = || Some(Step::AwaitAnswer(Role::Grafana));
         let save = || Some(Step::SaveDashboard { id: DashboardId::Bundled, title: String::new(), replaces: None });
         let server = Blocked(Resource::Server(Role::Grafana), BlockReason::Server);
         for (step, cause, expected) in [
             // The image does not start.
-            (start(), Engine(Refusal::NoSuchProgram), refused),
-            (start(), Engine(Refusal::Architecture), refused),
-            (start(), Engine(Refusal::Unrunnable), refused),
+            (start(), Engine(Refusal::NoSuchProgram), failed),
+            (start(), Engine(Refusal::Architecture), failed),
+            (start(), Engine(Refusal::Unrunnable), failed),
             (Some(Step::StartContainer(Role::Influxdb)), Engine(Refusal::Unrunnable), None),
             // Such a start fails with every image.
             (start(), Engine(Refusal::Firewall), None),
@@ -148,26 +148,26 @@ mod tests {
             (wait(), Engine(Refusal::Architecture), None),
             (wait(), Engine(Refusal::Unrunnable), None),
             // It starts and does not work.
-            (start(), NOT_READY, refused),
-            (wait(), NOT_READY, refused),
-            (wait(), server, refused),
+            (start(), NOT_READY, failed),
+            (wait(), NOT_READY, failed),
+            (wait(), server, failed),
             (wait(), Other, None),
             (Some(Step::AwaitAnswer(Role::Influxdb)), NOT_READY, None),
-            (save(), Answer(500), refused),
+            (save(), Answer(500), failed),
             (save(), Answer(403), None),
-            (Some(Step::SaveDataSource { replaces: None, becomes_default: true }), Answer(503), refused),
-            (Some(Step::VerifyQuery { saves_left: 3, since: None }), NOT_READY, refused),
-            (Some(Step::ProveDashboard { edited: false }), NOT_READY, refused),
+            (Some(Step::SaveDataSource { replaces: None, becomes_default: true }), Answer(503), failed),
+            (Some(Step::VerifyQuery { saves_left: 3, since: None }), NOT_READY, failed),
+            (Some(Step::ProveDashboard { edited: false }), NOT_READY, failed),
             (Some(Step::SetHome { uid: "x".into() }), Answer(500), None),
             // It was not started, because its database could not be copied.
             (Some(copy()), Engine(Refusal::Disk), postponed),
             (Some(copy()), Engine(Refusal::Denied), postponed),
             (Some(copy()), Engine(Refusal::Other), postponed),
             (Some(copy()), NOT_READY, postponed),
-            (Some(copy()), Engine(Refusal::UnexpectedFile), refused),
+            (Some(copy()), Engine(Refusal::UnexpectedFile), failed),
             (Some(copy()), Engine(Refusal::Gone), None),
             // No step failed.
-            (None, server, refused),
+            (None, server, failed),
             (None, Blocked(Resource::Server(Role::Influxdb), BlockReason::Server), None),
             (None, Blocked(Resource::Server(Role::Grafana), BlockReason::Refused), None),
             (None, NOT_READY, None),
@@ -208,7 +208,7 @@ mod tests {
         let wait = Step::AwaitAnswer(Role::Grafana);
         let Rollback { upgrade, plan } = roll_back(&stack, &seen, Some(&wait), NOT_READY).unwrap();
         let pending = seen.settings.upgrade.clone().unwrap();
-        assert_eq!(upgrade, Upgrade { state: UpgradeState::Refused, ..pending.clone() });
+        assert_eq!(upgrade, Upgrade { state: UpgradeState::Failed, ..pending.clone() });
         let record = Step::RecordUpgrade(Box::new(upgrade));
         let save = Step::SaveSettings { values: BTreeMap::new(), replaces: None };
         assert_eq!(plan.executable().collect::<Vec<_>>(), [&save, &record], "no settings are stored");
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(plan.executable().collect::<Vec<_>>(), [&record]);
         let postponed = roll_back(&stack, &seen, Some(&copy()), NOT_READY).unwrap().upgrade;
         assert_eq!(postponed.state, UpgradeState::Postponed);
-        for state in [UpgradeState::Refused, UpgradeState::Postponed, UpgradeState::Undone, UpgradeState::Ended] {
+        for state in [UpgradeState::Failed, UpgradeState::Postponed, UpgradeState::Undone, UpgradeState::Ended] {
             let mut seen = seen.clone();
             seen.settings.upgrade = Some(Upgrade { state, ..pending.clone() });
             assert!(!rolls_back(&stack, &seen, &wait), "{state:?}");

@@ -58,15 +58,15 @@ impl ServerContext<'_> {
     }
 }
 
-/// Whether a version was announced for a container that was never started, and has migrated nothing.
-pub(super) fn is_announced_in_vain(actual: &OurContainer, content: Option<&VolumeContent>) -> bool {
+/// Whether a version is intended for a container that was never started, and has migrated nothing.
+pub(super) fn has_unused_intended_version(actual: &OurContainer, content: Option<&VolumeContent>) -> bool {
     actual.run == RunState::Created && content.is_some_and(|content| content.files.is_intended_for(&actual.id))
 }
 
 /// The steps that remove a container.
 pub(super) fn removal(role: Role, actual: &OurContainer, content: Option<&VolumeContent>) -> Vec<Step> {
     let mut steps = Vec::new();
-    if is_announced_in_vain(actual, content) {
+    if has_unused_intended_version(actual, content) {
         steps.push(Step::ClearIntendedVersion);
     }
     steps.push(Step::RemoveContainer(role));
@@ -260,10 +260,10 @@ mod tests {
         let both = [Step::ClearIntendedVersion, Step::RemoveContainer(Role::Grafana)];
         let mut desired = samples::stack();
         let mut seen = samples::in_sync();
-        samples::announce_start(&mut seen);
+        samples::intend_start(&mut seen);
         assert!(steps(&plan::down(&desired, &seen, false)).starts_with(&both));
         desired.services.grafana = external("g", 3000);
-        let replaced = plan_with(&desired, samples::announce_start);
+        let replaced = plan_with(&desired, samples::intend_start);
         assert!(steps(&replaced).windows(2).any(|pair| pair == both), "{replaced:?}");
     }
 }

@@ -82,7 +82,7 @@ fn finish_upgrade(upgrade: &Upgrade, edited: bool) -> Option<Item> {
     let (finding, mut steps) = match upgrade.state {
         UpgradeState::Unproven => ("the new image is not accepted yet", accept),
         UpgradeState::Accepted => ("the copy of the previous database is not deleted yet", vec![]),
-        UpgradeState::Refused | UpgradeState::Postponed | UpgradeState::Undone | UpgradeState::Ended => return None,
+        UpgradeState::Failed | UpgradeState::Postponed | UpgradeState::Undone | UpgradeState::Ended => return None,
     };
     steps.extend([Step::DeleteDatabaseCopy, Step::EndUpgrade(None)]);
     let steps = steps.into_iter().map(|step| (Phase::End, step)).collect();
@@ -102,19 +102,19 @@ pub(crate) fn withdraw<'a>(seen: &Observed, executed: impl DoubleEndedIterator<I
     Some(Plan::new(vec![Item::new(Resource::Server(Role::Grafana), finding, steps)]))
 }
 
-/// Whether a run may have announced a version of Grafana that it could not start.
+/// Whether a run may have recorded the intended version of a Grafana that it could not start.
 #[must_use]
-pub(crate) fn may_announce_in_vain(step: Option<&Step>, cause: FailureCause) -> bool {
+pub(crate) fn may_leave_intended_version(step: Option<&Step>, cause: FailureCause) -> bool {
     step == Some(&Step::StartContainer(Role::Grafana)) && cause == FailureCause::Unpublished
 }
 
-/// Withdraws the version that was announced for a container which has never run.
+/// Clears the intended version of a container that has never run.
 #[must_use]
-pub(crate) fn withdraw_announcement(seen: &Observed) -> Option<Plan> {
+pub(crate) fn clear_intended_version(seen: &Observed) -> Option<Plan> {
     let actual = seen.grafana.container.ours()?;
     let finding = Finding::Requested("it was not started");
     let item = Item::new(Resource::Server(Role::Grafana), finding, vec![Step::ClearIntendedVersion]);
-    server::is_announced_in_vain(actual, seen.grafana.content.as_ref()).then(|| Plan::new(vec![item]))
+    server::has_unused_intended_version(actual, seen.grafana.content.as_ref()).then(|| Plan::new(vec![item]))
 }
 
 impl UpOptions {
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn only_a_container_that_was_created_and_not_started_is_withdrawn() {
         let mut seen = samples::in_sync();
-        samples::announce_start(&mut seen);
+        samples::intend_start(&mut seen);
         let create = plan_with(&samples::stack(), |seen| seen.grafana.container = ContainerState::Absent);
         let created: Vec<Step> = steps(&create).into_iter().take_while(|step| *step != START).collect();
         let both = [Step::ClearIntendedVersion, Step::RemoveContainer(Role::Grafana)];
@@ -260,20 +260,20 @@ mod tests {
     }
 
     #[test]
-    fn only_a_start_that_failed_before_grafana_ran_withdraws_its_announcement() {
-        let may_announce = |step: &Step, cause| may_announce_in_vain(Some(step), cause);
-        assert!(may_announce(&START, FailureCause::Unpublished));
-        assert!(!may_announce(&START, FailureCause::NotReady));
-        assert!(!may_announce(&Step::StartContainer(Role::Influxdb), FailureCause::Unpublished));
-        assert!(!may_announce(&Step::AwaitAnswer(Role::Grafana), FailureCause::Unpublished));
+    fn only_a_start_that_failed_before_grafana_ran_clears_its_intended_version() {
+        let may_leave = |step: &Step, cause| may_leave_intended_version(Some(step), cause);
+        assert!(may_leave(&START, FailureCause::Unpublished));
+        assert!(!may_leave(&START, FailureCause::NotReady));
+        assert!(!may_leave(&Step::StartContainer(Role::Influxdb), FailureCause::Unpublished));
+        assert!(!may_leave(&Step::AwaitAnswer(Role::Grafana), FailureCause::Unpublished));
         let mut seen = samples::in_sync();
-        samples::announce_start(&mut seen);
-        assert_eq!(steps(&withdraw_announcement(&seen).unwrap()), [Step::ClearIntendedVersion]);
+        samples::intend_start(&mut seen);
+        assert_eq!(steps(&clear_intended_version(&seen).unwrap()), [Step::ClearIntendedVersion]);
         container_of(&mut seen, Role::Grafana).run = RunState::Running;
-        assert!(withdraw_announcement(&seen).is_none(), "it has run");
-        samples::announce_start(&mut seen);
+        assert!(clear_intended_version(&seen).is_none(), "it has run");
+        samples::intend_start(&mut seen);
         seen.grafana.content = Some(VolumeContent::default());
-        assert!(withdraw_announcement(&seen).is_none(), "nothing was announced");
+        assert!(clear_intended_version(&seen).is_none(), "no version is intended");
     }
 
     fn image(name: &str, id: &str) -> NamedImage {

@@ -23,8 +23,8 @@ pub(super) fn before_start(context: &ServerContext<'_>, image: &NamedImage) -> V
     let mut steps = protect(context, image);
     let name = &image.name;
     if let Some(version) = name.version().filter(|version| context.last.newest < Some(*version)) {
-        // An announcement may be withdrawn later, together with the one that it replaces.
-        let replaced = context.last.announced.as_ref();
+        // An intended version may be cleared later, together with the one that it replaces.
+        let replaced = context.last.intended.as_ref();
         let ran =
             replaced.and_then(|one| Some(Step::WriteVersion { version: one.of_tag()?, image: Some(one.image()?) }));
         steps.extend(ran);
@@ -69,7 +69,7 @@ pub(super) fn roll_back_database(context: &ServerContext<'_>) -> Vec<Step> {
     let Some(pending) = context.upgrade else { return vec![] };
     let copy = context.seen.content.as_ref().and_then(|content| content.copy.as_ref());
     let state = match pending.state {
-        UpgradeState::Refused => Some(UpgradeState::Undone),
+        UpgradeState::Failed => Some(UpgradeState::Undone),
         UpgradeState::Postponed => Some(UpgradeState::Ended),
         UpgradeState::Unproven | UpgradeState::Undone | UpgradeState::Ended | UpgradeState::Accepted => None,
     };
@@ -208,32 +208,32 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_may_have_happened_is_recorded_before_another_is_announced() {
+    fn a_start_that_may_have_happened_is_recorded_before_another_is_intended() {
         let [old, new] = ["grafana/grafana:1.2.0", "grafana/grafana:1.3.0"];
         let ran = |version, container: &str| RanVersion {
             version: Version(1, version),
             image: Some(format!("grafana/grafana:1.{version}.0")),
             container: Some(container.into()),
         };
-        let start = |announced: &dyn Fn(&OurContainer) -> RanVersion| -> Vec<Step> {
+        let start = |intended: &dyn Fn(&OurContainer) -> RanVersion| -> Vec<Step> {
             let plan = plan_with(&stack(new), |seen| {
                 let actual = container_of(seen, Role::Grafana);
                 actual.run = RunState::Created;
                 actual.config.as_mut().unwrap().image = image(new);
-                let intended = Some(announced(actual));
+                let intended = Some(intended(actual));
                 let files = VolumeFiles { ran: Some(ran(1, "gone")), intended, ..VolumeFiles::default() };
                 seen.grafana.content = Some(VolumeContent { files, copy: None });
             });
             let writes = |step: &Step| matches!(step, Step::WriteVersion { .. } | Step::WriteIntendedVersion { .. });
             steps(&plan).into_iter().filter(writes).collect()
         };
-        let announce = Step::WriteIntendedVersion { version: Version(1, 3), image: image(new) };
+        let intend = Step::WriteIntendedVersion { version: Version(1, 3), image: image(new) };
         let record = Step::WriteVersion { version: Version(1, 2), image: Some(image(old)) };
-        assert_eq!(start(&|_| ran(2, "gone")), [record, announce.clone()]);
+        assert_eq!(start(&|_| ran(2, "gone")), [record, intend.clone()]);
         let waiting = start(&|actual| ran(2, &actual.id));
-        assert_eq!(waiting, std::slice::from_ref(&announce), "the waiting container was not started");
+        assert_eq!(waiting, std::slice::from_ref(&intend), "the waiting container was not started");
         let untagged =
             RanVersion { version: Version(99, 0), image: Some("grafana/grafana:latest".into()), container: None };
-        assert_eq!(start(&|_| untagged.clone()), [announce], "the tag of that image names no version");
+        assert_eq!(start(&|_| untagged.clone()), [intend], "the tag of that image names no version");
     }
 }
