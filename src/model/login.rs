@@ -179,6 +179,8 @@ pub struct LoginState {
     pub has_default_password: bool,
     /// Whether admin/admin is rejected.
     pub default_login: DefaultLogin,
+    /// Whether a managed Grafana rejects every login of the account for some minutes, because of wrong passwords.
+    pub is_locked_out: bool,
 }
 
 impl LoginState {
@@ -198,7 +200,7 @@ impl LoginState {
             None => PasswordFile::NotNeeded,
         };
         let accepted = Some(accepted.credential);
-        Self { accepted, account, file, has_default_password, default_login: DefaultLogin::NotTried }
+        Self { accepted, account, file, has_default_password, ..Self::default() }
     }
 
     /// Whether the files in the volume must be read: the password file may contain another password than the accepted

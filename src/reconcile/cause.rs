@@ -74,6 +74,15 @@ impl Cause {
     }
 }
 
+/// Whether Grafana's log gives too many wrong passwords as the reason for the last rejected login. Grafana's response does
+/// not differ from that to a wrong password. Its messages: `pkg/services/contexthandler` up to 9, then `pkg/services/authn`.
+pub(super) fn is_locked_out(log: &[String]) -> bool {
+    let rejections = ["invalid username or password", "failed to authenticate request"];
+    let log = log.iter().rev().map(|line| line.to_lowercase());
+    let mut rejected = log.filter(|line| rejections.iter().any(|rejection| line.contains(rejection)));
+    rejected.next().is_some_and(|line| line.contains("too many consecutive incorrect login attempts"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +111,22 @@ mod tests {
             (Role::Grafana, "level=error msg=\"something else\"", None),
         ] {
             assert_eq!(Cause::of(role, &["starting".into(), line.into()]), cause, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_last_rejected_login_shows_whether_the_account_is_locked() {
+        let old = "t=2021-12-28T00:24:20+0000 lvl=eror msg=\"Invalid username or password\" logger=context error=\"";
+        let new =
+            "logger=authn.service level=info msg=\"Failed to authenticate request\" client=auth.client.basic error=\"";
+        let locked = "Too many consecutive incorrect login attempts for user. Login for user temporarily blocked\"";
+        for (begin, wrong) in [(old, "invalid username or password"), (new, "[password-auth.failed] invalid password")]
+        {
+            let [locked, wrong] = [locked, wrong].map(|why| format!("{begin}{why}"));
+            let other = "msg=\"Request Completed\" status=401".to_string();
+            assert!(is_locked_out(&[wrong.clone(), locked.clone(), other.clone()]));
+            assert!(!is_locked_out(&[locked, wrong, other.clone()]), "it was locked earlier");
+            assert!(!is_locked_out(&[other]) && !is_locked_out(&[]));
         }
     }
 }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::Session;
+use super::cause::is_locked_out;
 use super::connection::Connection;
 use crate::error::{Error, Result};
 use crate::grafana::{Grafana, response_to};
@@ -79,13 +80,14 @@ impl Session {
             *files = Some(read);
         }
         if let Some(message) = connection.attempts.rejection() {
-            return Ok((ServerResponse::Refusing(message.to_string()), LoginState::default()));
+            let message = message.to_string();
+            return Ok((ServerResponse::Refusing(message), self.rejected_login(actual).await));
         }
         let mut rejection = "the login was already rejected".to_string();
         loop {
             let Some(attempt) = self.next_attempt(connection, actual, files).await? else {
                 connection.give_up(&rejection, files.as_ref());
-                return Ok((ServerResponse::Refusing(rejection), LoginState::default()));
+                return Ok((ServerResponse::Refusing(rejection), self.rejected_login(actual).await));
             };
             let mut client = self.grafana_client(connection, self.auth(&attempt));
             let signed_in = if is_anonymous { client.try_to_sign_in().await } else { Ok(()) };
@@ -110,6 +112,15 @@ impl Session {
                 response => return Ok((response, LoginState::default())),
             }
         }
+    }
+
+    /// The facts about a rejected login. Only Grafana's log shows whether it would reject the right password, too.
+    async fn rejected_login(&self, actual: Option<&OurContainer>) -> LoginState {
+        let log = match (&self.docker, actual) {
+            (Some(docker), Some(actual)) => docker.last_lines(&actual.id).await,
+            _ => Vec::new(),
+        };
+        LoginState { is_locked_out: is_locked_out(&log), ..LoginState::default() }
     }
 
     /// The login to send next: the accepted one, otherwise the one that [`next_login`] chooses. If Grafana rejects an

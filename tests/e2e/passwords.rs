@@ -52,6 +52,29 @@ fn a_wrong_password_changes_nothing() {
 }
 
 #[test]
+fn a_locked_account_is_named_and_its_password_is_not_reset() {
+    let it = Instance::new("locked-out");
+    it.first_up(&[]).expect(0);
+    let id = it.id("grafana");
+    let wrong = || assert_eq!(it.grafana_as("admin", "wrong", "GET", "/api/org", None).0, 401);
+    (0..4).for_each(|_| wrong());
+    it.run(&["up"]).expect(0);
+    wrong();
+    for words in [&["up"][..], &["up", "--reset-grafana-password"]] {
+        let up = it.run(words).expect(1);
+        let again = format!("then run `clipper-metrics {}", words.join(" "));
+        assert!(up.err.contains("because of 5 wrong passwords") && up.err.contains(&again), "{}", up.err);
+    }
+    let status = it.run(&["status"]).expect(3);
+    assert!(status.out.contains("5 wrong passwords"), "{}", status.out);
+    assert_eq!(it.grafana("POST", "/_double/forgive", None).0, 200);
+    it.run(&["up"]).expect(0);
+    assert_eq!(id, it.id("grafana"));
+    it.run(&["up", "--reset-grafana-password"]).expect(0);
+    it.assert_whole();
+}
+
+#[test]
 fn a_right_password_is_stored_and_found_again() {
     let it = Instance::new("right");
     it.first_up(&[]).expect(0);

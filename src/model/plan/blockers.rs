@@ -117,6 +117,7 @@ fn unusable_container(context: &ServerContext<'_>) -> Option<Blocker> {
         ContainerState::Foreign => Some(foreign("container", &spec.name, stack)),
         ContainerState::Duplicated(names) => Some(duplicated(stack, role, names)),
         ContainerState::Ours(actual) if !context.rolls_back() => match &seen.response {
+            ServerResponse::Refusing(_) if seen.login.is_locked_out => Some(locked_out(context)),
             ServerResponse::Refusing(message) if !(options.reset_password && role == Role::Grafana) => {
                 Some(refused(stack, role, &spec.url().to_string(), message))
             }
@@ -128,6 +129,21 @@ fn unusable_container(context: &ServerContext<'_>) -> Option<Blocker> {
             _ => None,
         },
         ContainerState::Ours(_) | ContainerState::Absent => None,
+    }
+}
+
+/// Grafana rejects the right password, too, so that a new one could not be verified either.
+fn locked_out(context: &ServerContext<'_>) -> Blocker {
+    let ServerContext { stack, spec, options, .. } = context;
+    let again = if options.reset_password { "up --reset-grafana-password" } else { "up" };
+    Blocker {
+        kind: BlockReason::Refused,
+        why: format!(
+            "Grafana at {} rejects every login of {} for 5 minutes, because of 5 wrong passwords",
+            spec.url(),
+            stack.login.user
+        ),
+        hint: format!("wait 5 minutes without signing in, then run `{}`", stack.command(again)),
     }
 }
 

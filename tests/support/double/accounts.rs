@@ -43,11 +43,17 @@ impl Double {
             }
             Some(_) => {
                 *self.state.failures.entry(login.into()).or_default() += 1;
+                self.rejection = rejection(locked);
                 let step = if password == "admin" { "org with the old password" } else { "org with a wrong password" };
                 Err(self.as_recorded(step))
             }
             None => Err(self.as_recorded("org with an unknown user")),
         }
+    }
+
+    /// The reason for the last rejected login, as Grafana 12 logs it.
+    pub(super) fn rejection(&self) -> &'static str {
+        self.rejection
     }
 
     /// The login form, as measured on 12.2.0.
@@ -64,6 +70,7 @@ impl Double {
             return Response::json(200, &json!({"message": "Logged in", "redirectUrl": "/"}));
         }
         *failures += 1;
+        self.rejection = rejection(is_locked);
         let message = "Invalid username or password";
         Response::json(401, &json!({"statusCode": 401, "messageId": "password-auth.failed", "message": message}))
     }
@@ -193,5 +200,13 @@ impl Double {
             user.role = role;
         }
         self.as_recorded("make the user an editor")
+    }
+}
+
+fn rejection(is_locked: bool) -> &'static str {
+    if is_locked {
+        "too many consecutive incorrect login attempts for user - login for user temporarily blocked"
+    } else {
+        "invalid password"
     }
 }

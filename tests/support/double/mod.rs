@@ -221,6 +221,8 @@ pub struct Double {
     read_at: Option<SystemTime>,
     /// Whether it locks a user out after wrong passwords.
     locks_out: bool,
+    /// The reason for the last rejected login.
+    rejection: &'static str,
     settings: BTreeMap<(u64, String), Cached>,
     instances: BTreeMap<(u64, String), Cached>,
     seen: Vec<Seen>,
@@ -327,6 +329,7 @@ impl Double {
             file,
             read_at: None,
             locks_out: true,
+            rejection: "",
             settings: BTreeMap::new(),
             instances: BTreeMap::new(),
             seen: Vec::new(),
@@ -524,6 +527,11 @@ impl Double {
         let path = request.path.clone();
         if request.method == "GET" && path == "/_double/requests" {
             return Reply::Now(Response::json(200, &json!(self.seen)));
+        }
+        if path == "/_double/forgive" {
+            self.forgive();
+            self.write();
+            return Reply::Now(Response::json(200, &json!({})));
         }
         let signed_in = request.headers.contains_key("authorization");
         let failures = self.state.failures.clone();

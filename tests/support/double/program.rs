@@ -108,6 +108,13 @@ pub fn run() {
                     let credentials =
                         if request.headers.contains_key("authorization") { " with credentials" } else { "" };
                     let response = handle(&double, request).await;
+                    if response.status == 401 && !credentials.is_empty() {
+                        let why = double.lock().unwrap().rejection();
+                        println!(
+                            "logger=authn.service level=info msg=\"Failed to authenticate request\" \
+                             client=auth.client.basic error=\"[password-auth.failed] {why}\""
+                        );
+                    }
                     // As Grafana logs requests that fail; tests see whether a password was sent.
                     if response.status != 200 || !credentials.is_empty() {
                         println!(
