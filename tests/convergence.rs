@@ -209,6 +209,9 @@ fn check(world: &World, desired: &Stack, case: Case) -> usize {
             let is_end = interrupted == order.len();
             let run = || {
                 if let Some((_, step)) = order[..interrupted].last().filter(|_| proceeds) {
+                    if *step == Step::RollBackDatabase {
+                        recover(&World { is_damaged: true, ..crashed.clone() }, case);
+                    }
                     proceeds = crashed.execute(case, seen.grafana.login.accepted, step);
                 }
                 // The other order of lanes is tried as a whole: its intermediate states are worlds of their own.

@@ -190,6 +190,8 @@ pub struct World {
     pub upgrade: Option<Upgrade>,
     /// The copy of Grafana's data, and whether it belongs to the recorded upgrade.
     pub copy: Option<(Data, bool)>,
+    /// Whether the database is restored only in part.
+    pub is_damaged: bool,
     pub dashboard: ObjectState,
     /// The user's dashboard.
     pub own: ObjectState,
@@ -737,7 +739,7 @@ impl World {
                 self.grafana_is(RunState::Created);
                 let (data, is_current) = self.copy.take().unwrap();
                 assert!(is_current && self.upgrade.is_some(), "another upgrade's copy");
-                self.data = data;
+                (self.data, self.is_damaged) = (data, false);
             }
             Step::ProveDashboard { .. } => {
                 let actual = self.grafana_is(RunState::Running);
@@ -883,8 +885,8 @@ impl World {
             self.database = false;
             return;
         }
-        let World { data, accepts_admin, copy, dashboard, own, source, rules, stale, .. } = empty_world();
-        *self = World { data, accepts_admin, copy, dashboard, own, source, rules, stale, ..self.clone() };
+        let World { data, accepts_admin, copy, is_damaged, dashboard, own, source, rules, stale, .. } = empty_world();
+        *self = World { data, accepts_admin, copy, is_damaged, dashboard, own, source, rules, stale, ..self.clone() };
     }
 
     fn create(&mut self, new: &NewContainer, case: Case) {
@@ -894,8 +896,9 @@ impl World {
             ContainerUse::Service => (case.image(*role, desired), case.publish(*role)),
             ContainerUse::Login | ContainerUse::Restore => (config.image.clone(), (Ipv4Addr::LOCALHOST, 0).into()),
         };
-        let password = config.password;
-        assert_eq!(*config, ContainerConfig { image, publish, password, ..model::container_config(*role) });
+        // Another image may write to its root.
+        let (password, read_only) = (config.password, config.image == case.image(*role, desired));
+        assert_eq!(*config, ContainerConfig { image, publish, password, read_only, ..model::container_config(*role) });
         assert!(self.networks > 0, "the network does not exist");
         // The engine resolves a moving tag to the desired version.
         let named =
@@ -926,6 +929,7 @@ impl World {
             return;
         }
         assert!(!no_address || !actual.open, "it starts at an address that was not checked");
+        assert!(!self.is_damaged, "Grafana starts on a database that is restored only in part");
         let with_file = actual.password == PasswordSource::File;
         assert!(!with_file || self.data.file.is_some(), "Grafana ends when its password's file is missing");
         if self.data.db.is_none() {
@@ -998,6 +1002,7 @@ pub fn empty_world() -> World {
         intends_container: false,
         upgrade: None,
         copy: None,
+        is_damaged: false,
         dashboard: ObjectState::Missing,
         own: ObjectState::Missing,
         source: ObjectState::Missing,
@@ -1028,5 +1033,12 @@ pub fn whole_world() -> World {
 
 pub fn restore(run: u32) -> UnfinishedRestore {
     let (id, machine) = (run.to_string(), "box".into());
-    UnfinishedRestore { id, archive: "/saved".into(), digest: "d1".into(), machine, process: run }
+    UnfinishedRestore {
+        id,
+        archive: "/saved".into(),
+        digest: "d1".into(),
+        machine,
+        process: run,
+        ..UnfinishedRestore::default()
+    }
 }

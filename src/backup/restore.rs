@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -25,14 +24,20 @@ use crate::reconcile::{Connections, Depth, Outcome, Session, up};
 
 /// The directory from which InfluxDB restores its backup, in the data directory.
 const INFLUXDB_RESTORE: &str = "clipper-metrics-restore";
-/// The suggested time limit for a server that is not ready in time.
-const LONGER_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A restore that this process starts.
 #[must_use]
 pub(crate) fn new_restore(archive: String, digest: String) -> UnfinishedRestore {
     let process = std::process::id();
-    UnfinishedRestore { id: format!("{}-{process}", micros_since_1970()), archive, digest, machine: machine(), process }
+    UnfinishedRestore {
+        id: format!("{}-{process}", micros_since_1970()),
+        archive,
+        digest,
+        machine: machine(),
+        process,
+        process_space: process_space(),
+        retention: None,
+    }
 }
 
 /// The stack of an instance that this restore creates. An unconfirmed period is not remembered, so that an `up` that
@@ -49,12 +54,21 @@ pub(crate) fn restoring(mut stack: Stack, restore: UnfinishedRestore) -> Stack {
     stack
 }
 
-/// Whether a restore may still be running: it was started on another machine, or its process is alive.
+/// Whether a restore may still be running: it was started on another machine or in another container, or its process is
+/// alive.
 fn may_run(restore: &UnfinishedRestore) -> bool {
     let own = machine();
     own.is_empty()
         || restore.machine != own
+        || (!restore.process_space.is_empty() && restore.process_space != process_space())
         || (restore.process != std::process::id() && process_lives(restore.process))
+}
+
+/// The kernel's name for the space of this process's id: containers of one machine can have its name. Empty on systems
+/// without such spaces.
+fn process_space() -> String {
+    let space = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    space.to_string_lossy().into_owned()
 }
 
 /// Whether a process exists on this machine, possibly of another user. Its id may have been reused.
@@ -220,8 +234,7 @@ fn with_fitting_hint(stack: &Stack, left: Left, error: Error) -> Error {
         Error::NotReady { role, why, cause, log, .. } if is_undone => {
             let hint = match cause {
                 Unready::Late => {
-                    let longer =
-                        humantime::format_duration(LONGER_TIMEOUT.max(stack.timeout.saturating_mul(2))).to_string();
+                    let longer = humantime::format_duration(stack.longer_timeout()).to_string();
                     format!("`{}` waits longer", invocation.create(&typed_option("--timeout", &longer)))
                 }
                 Unready::Failed => format!(
@@ -457,7 +470,7 @@ mod tests {
 
     #[test]
     fn every_up_that_finishes_a_restore_repeats_its_retention() {
-        let retention = Some(Retention::For(Duration::from_secs(7200)));
+        let retention = Some(Retention::For(std::time::Duration::from_secs(7200)));
         let stack = restoring(Stack { retention, ..samples::stack() }, new_restore("/a".into(), String::new()));
         let holder = PortHolder::Process;
         let address = ([127, 0, 0, 1], 1).into();
@@ -474,6 +487,17 @@ mod tests {
         assert_eq!((error.hint(&stack.invocation).as_str(), warning), (confirms, None));
         // The archive contains it.
         assert_eq!(before_restore(&stack).invocation.create(""), "clipper-metrics restore /a");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_restore_in_another_container_of_this_machine_may_still_run() {
+        let own = new_restore("/a".into(), String::new());
+        assert!(!may_run(&own));
+        let there = UnfinishedRestore { process_space: "pid:[7]".into(), ..own.clone() };
+        assert!(may_run(&there), "its process can have the same id");
+        let unknown = UnfinishedRestore { process_space: String::new(), ..own };
+        assert!(!may_run(&unknown));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::engine::Docker;
 use crate::engine::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::model::event::{Event, Listener};
+use crate::model::hints;
 use crate::model::image::ImageRef;
 use crate::model::invocation::{shell_word, typed_option};
 use crate::model::lost_settings::Lost;
@@ -22,7 +23,7 @@ use crate::model::observed::{StoredSettings, VolumeState};
 use crate::model::plan::{self, Resource};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
-use crate::model::stack::{EngineLocation, Remembered, RestoreRecord, Stack};
+use crate::model::stack::{EngineLocation, Remembered, RestoreRecord, Stack, UnfinishedRestore};
 use crate::reconcile::{FileOfRun, Session, lock, native_hint, native_servers};
 use crate::settings::keys::{Setting, Values, settings_of};
 use crate::settings::{self, EngineFacts, Inputs, Memory, Secrets};
@@ -34,14 +35,16 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     ReadOnly,
+    /// It prints the changes that it would make, and refuses the same settings.
+    Preview,
     /// It waits for other runs first, because they may change the settings.
     Change,
 }
 
 impl Access {
-    /// The access of a command that may only print its plan.
+    /// The access of a command that may print its plan instead.
     pub(super) const fn of(dry_run: bool) -> Self {
-        if dry_run { Self::ReadOnly } else { Self::Change }
+        if dry_run { Self::Preview } else { Self::Change }
     }
 }
 
@@ -66,7 +69,7 @@ pub(super) async fn open_or(
 ) -> Result<Session> {
     if inputs.needs_no_engine() {
         let session = without_engine(inputs, context)?;
-        if access == Access::Change {
+        if access != Access::ReadOnly {
             expect_external(&session, inputs, context).await?;
         }
         return Ok(session);
@@ -161,9 +164,16 @@ async fn open_on(
     let (stack, credentials) = merged?;
     if let Some(url) = dropped_data_source_url(inputs, stored.as_ref(), &stack) {
         context.printer.on(Event::Warning(&format!(
-            "the remembered --data-source-url {url} belongs to another InfluxDB and is not used; `{}` keeps it",
+            "the remembered --data-source-url {url} was chosen for another InfluxDB or Grafana and is not used; `{}` keeps it",
             stack.command(&format!("up{}", typed_option("--data-source-url", &url)))
         )));
+    }
+    if scope == SettingsScope::Whole
+        && access != Access::ReadOnly
+        && let Some(remembered) = stored.as_ref().and_then(|stored| stored.values.as_ref())
+        && let Some(left) = hints::left_organisation(&stack, remembered)
+    {
+        context.printer.on(Event::Warning(&left));
     }
     let session = Session::new(stack, Some(Rc::new(docker)), credentials, context.listener())?;
     Ok(session.with_lock(lock).with_stored(stored))
@@ -190,10 +200,11 @@ pub(super) async fn open_restored(
     let lock = acquire(&docker, &name, context).await?;
     docker.check().await?;
     let archive = std::path::absolute(file).unwrap_or_else(|_| file.into()).to_string_lossy().into_owned();
-    let restore = backup::new_restore(archive, verified.digest.clone());
+    let mut restore = backup::new_restore(archive, verified.digest.clone());
     let noted = docker.stored_settings(&name).await?;
-    // A restore that starts again after an interruption keeps the options of the first run.
-    let again = noted.values.filter(|_| noted.restore.as_ref().is_some_and(|noted| noted.is_of_same(&restore)));
+    // A restore that starts again after an interruption keeps the options of the first run, which were confirmed.
+    let again = interrupted_settings(&noted, &restore);
+    let is_confirmed = again.is_some();
     let mut values = restored_settings(manifest, again);
     // The restored Grafana contains them with their uids, and the mark of the other instance.
     if manifest.instance != name && values.remove(Setting::Dashboard.key().option).is_some() {
@@ -213,13 +224,23 @@ pub(super) async fn open_restored(
             "add those that `restore` accepts as options, or use the version of clipper-metrics that wrote the archive",
         ));
     }
-    stack = backup::restoring(stack, restore.clone());
     let mut values = stack.settings.as_ref().map(|settings| settings.values.clone()).unwrap_or_default();
-    values.remove(Retention::SETTING);
+    restore.retention = values.remove(Retention::SETTING).filter(|one| !one.from_file).map(|one| one.value);
+    stack = backup::restoring(stack, restore.clone());
     let record = RestoreRecord { values, restore, replaced: noted.restore };
-    let images = settings::remembered_images(&inputs, &engine, &memory, &stack)?;
+    let images =
+        if is_confirmed { Vec::new() } else { settings::remembered_images(&inputs, &engine, &memory, &stack)? };
     let session = Session::new(stack, Some(Rc::new(docker)), credentials, context.listener())?;
     Ok((session.with_lock(Some(lock)).waiting(), record, images))
+}
+
+/// The settings of an interrupted restore of the same archive.
+fn interrupted_settings(noted: &StoredSettings, restore: &UnfinishedRestore) -> Option<BTreeMap<String, Remembered>> {
+    let interrupted = noted.restore.as_ref().filter(|interrupted| interrupted.is_of_same(restore))?;
+    let retention = interrupted.retention.clone().map(|value| Remembered { value, from_file: false });
+    let mut values = noted.values.clone()?;
+    values.extend(retention.map(|retention| (Retention::SETTING.to_string(), retention)));
+    Some(values)
 }
 
 /// The settings that a restored instance remembers: those of an interrupted restore, otherwise the archive's.

@@ -218,7 +218,7 @@ mod tests {
         fn a_restore_survives_its_label(
             id in ".*", archive in ".*", digest in "[a-f0-9]{4}", machine in ".*", process in any::<u32>()
         ) {
-            let noted = UnfinishedRestore { id, archive, digest, machine, process };
+            let noted = UnfinishedRestore { id, archive, digest, machine, process, ..UnfinishedRestore::default() };
             let labels = of_settings("x", &BTreeMap::new(), None, Some(&noted));
             prop_assert_eq!((restore(&labels), upgrade(&labels)), (Some(noted), None));
         }
@@ -237,6 +237,8 @@ mod tests {
             digest: "d".into(),
             machine: "m".into(),
             process: 7,
+            process_space: "pid:[1]".into(),
+            retention: Some("7d".into()),
         };
         let labels = of_settings("x", &values, Some(&upgrade), Some(&restore));
         let expected = [
@@ -246,7 +248,10 @@ mod tests {
                 UPGRADE,
                 r#"{"id":"5","from":{"name":"grafana:1","id":"a"},"to":{"name":"grafana:2","id":null},"state":"unproven"}"#,
             ),
-            (RESTORE, r#"{"id":"i","archive":"/a","digest":"d","machine":"m","process":7}"#),
+            (
+                RESTORE,
+                r#"{"id":"i","archive":"/a","digest":"d","machine":"m","process":7,"process_space":"pid:[1]","retention":"7d"}"#,
+            ),
         ];
         assert_eq!(labels, expected.map(|(name, text)| (name.to_string(), text.to_string())).into());
         for (state, name) in STATES {

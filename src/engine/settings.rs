@@ -205,6 +205,7 @@ mod tests {
             digest: "d".into(),
             machine: "box".into(),
             process: 7,
+            ..UnfinishedRestore::default()
         };
         let stored = |restore: Option<UnfinishedRestore>| StoredSettings {
             restore,

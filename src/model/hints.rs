@@ -1,11 +1,13 @@
 //! Advice for the user that follows from a plan and its observation.
 
+use std::collections::BTreeMap;
+
 use super::alerts::Alerts;
 use super::invocation::{Invocation, shell_word, typed_option};
 use super::observed::{Catalogue, Observed, QueryFault, Unreadable};
 use super::plan::{Blocker, Finding, Item, Plan, Resource};
 use super::role::Role;
-use super::stack::{DesiredDataSource, DesiredUserDashboard, Need, NeededObject, Stack};
+use super::stack::{DesiredDataSource, DesiredUserDashboard, Need, NeededObject, Remembered, Stack};
 use super::upgrade::UpgradeState;
 
 /// The hints that follow from the stack, its plan and its observation, the most important first.
@@ -28,11 +30,43 @@ pub(super) fn hints(
     hints.extend(unreadable_dashboards(stack));
     hints.extend(on_user_dashboards);
     hints.extend(failed_image(stack));
-    if let Some(upgrade) = seen.settings.upgrade.as_ref().filter(|upgrade| upgrade.state == UpgradeState::Unproven) {
-        let back = invocation.command(&format!("up --grafana-image {}", upgrade.from.name));
-        hints.push(format!("`{back}` restores the previous Grafana with its database"));
-    }
+    hints.extend(unproven_image(stack, seen));
     hints
+}
+
+/// The objects that stay behind in an organisation of Grafana, if the remembered settings name another one.
+pub(crate) fn left_organisation(stack: &Stack, remembered: &BTreeMap<String, Remembered>) -> Option<String> {
+    let value = |name: &str| remembered.get(name).map(|one| one.value.as_str());
+    let desired = &stack.settings.as_ref()?.values;
+    let is_same_server = value("grafana-url") == desired.get("grafana-url").map(|one| one.value.as_str());
+    let left = value("grafana-org");
+    if !is_same_server || left == stack.organisation.as_deref() {
+        return None;
+    }
+    let place = left.map_or_else(|| "main organisation".to_string(), |name| format!("organisation {name:?}"));
+    let way = if stack.container(Role::Grafana).is_some() {
+        "delete them there".to_string()
+    } else {
+        let option = typed_option("--grafana-org", left.unwrap_or_default());
+        format!("`{}` removes them", stack.command(&format!("down --deregister{option}")))
+    };
+    Some(format!("data source, dashboards and alert rules in Grafana's {place} stay: {way}"))
+}
+
+/// The way back to the image before one that is not accepted yet. A tag that was moved to it leads to the new image only.
+fn unproven_image(stack: &Stack, seen: &Observed) -> Option<String> {
+    let upgrade = seen.settings.upgrade.as_ref().filter(|upgrade| upgrade.state == UpgradeState::Unproven)?;
+    stack.container(Role::Grafana)?;
+    let previous = &upgrade.from.name;
+    Some(if upgrade.must_roll_back(previous) {
+        let back = stack.command(&format!("up --grafana-image {previous}"));
+        format!("`{back}` restores the previous Grafana with its database")
+    } else {
+        format!(
+            "`{}` accepts the new image behind {previous} if it works, and then deletes the copy of the previous database",
+            stack.command("up")
+        )
+    })
 }
 
 /// The hint that a user's edit is kept, with the command that replaces it.
@@ -213,7 +247,60 @@ pub(crate) fn failed_image(stack: &Stack) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::image::ImageRef;
+    use crate::model::stack::Settings;
+    use crate::model::upgrade::{NamedImage, Upgrade};
     use crate::samples;
+
+    #[test]
+    fn objects_in_another_organisation_of_the_same_grafana_are_named() {
+        let values = |all: &[(&str, &str)]| -> BTreeMap<String, Remembered> {
+            let remembered = |value: &str| Remembered { value: value.into(), from_file: false };
+            all.iter().map(|(name, value)| (name.to_string(), remembered(value))).collect()
+        };
+        let left = |before: &[(&str, &str)], now: &[(&str, &str)]| {
+            let mut stack = samples::stack();
+            let desired = values(now);
+            stack.organisation = desired.get("grafana-org").map(|one| one.value.clone());
+            if desired.contains_key("grafana-url") {
+                stack.services.grafana = samples::external("g", 3000);
+            }
+            stack.settings = Some(Settings { values: desired, ..Settings::default() });
+            left_organisation(&stack, &values(before))
+        };
+        let (server, other) = (("grafana-url", "http://g:3000"), ("grafana-url", "http://h:3000"));
+        let (ours, theirs) = (("grafana-org", "O 1"), ("grafana-org", "O2"));
+        let removed = "data source, dashboards and alert rules in Grafana's organisation \"O 1\" stay: `clipper-metrics \
+                       down --deregister --grafana-org 'O 1'` removes them";
+        assert_eq!(left(&[server, ours], &[server, theirs]).unwrap(), removed);
+        let main = "data source, dashboards and alert rules in Grafana's main organisation stay: delete them there";
+        assert_eq!(left(&[], &[theirs]).unwrap(), main);
+        assert_eq!(left(&[server, ours], &[other, theirs]), None, "another server");
+        assert_eq!(left(&[server, ours], &[server, ours]), None);
+    }
+
+    #[test]
+    fn the_way_back_from_an_unproven_image_exists_only_if_its_previous_one_has_another_name() {
+        let hint = |from: &str, to: &str, is_container: bool| {
+            let image = |name: &str| NamedImage { name: ImageRef::parse(name).unwrap(), id: None };
+            let (id, state) = ("1".into(), UpgradeState::Unproven);
+            let mut seen = samples::observed();
+            seen.settings.upgrade = Some(Upgrade { id, from: image(from), to: image(to), state });
+            let mut stack = samples::stack();
+            if !is_container {
+                stack.services.grafana = samples::external("g", 3000);
+            }
+            unproven_image(&stack, &seen)
+        };
+        let (old, new, moving) = ("grafana/grafana:12.4.10", "grafana/grafana:13.2.3", "grafana/grafana:latest");
+        let back = "`clipper-metrics up --grafana-image grafana/grafana:12.4.10` restores the previous Grafana with its \
+                    database";
+        assert_eq!(hint(old, new, true).unwrap(), back);
+        let accepted = "`clipper-metrics up` accepts the new image behind grafana/grafana:latest if it works, and then \
+                        deletes the copy of the previous database";
+        assert_eq!(hint(moving, moving, true).unwrap(), accepted);
+        assert_eq!(hint(old, new, false), None, "no command restores an external server");
+    }
 
     #[test]
     fn a_rejected_login_names_the_account_only_if_there_is_one() {

@@ -165,6 +165,12 @@ impl Stack {
         }
     }
 
+    /// A longer time limit than that of this run, to suggest.
+    #[must_use]
+    pub(crate) fn longer_timeout(&self) -> Duration {
+        Duration::from_secs(600).max(self.timeout.saturating_mul(2))
+    }
+
     /// The same stack with the previous image of an upgrade that is given up.
     #[must_use]
     pub(crate) fn with_previous_image(&self, upgrade: &Upgrade) -> Self {
@@ -351,6 +357,10 @@ pub struct UnfinishedRestore {
     pub machine: String,
     /// Its process id there.
     pub process: u32,
+    /// The kernel's name of the system or container in which that id is valid; empty if unknown.
+    pub process_space: String,
+    /// The retention period that the run requested and that is not confirmed yet.
+    pub retention: Option<String>,
 }
 
 impl UnfinishedRestore {

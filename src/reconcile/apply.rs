@@ -91,10 +91,10 @@ impl Session {
         for (step, finding) in steps {
             if let (Some(grafana), Step::StartContainer(Role::Influxdb)) = (grafana_started, step) {
                 grafana.notified().await;
-                deadline = Instant::now() + timeout;
             }
             let started = Instant::now();
-            if matches!(step, Step::ProveDashboard { .. }) {
+            // Pulls and copies before a start do not count.
+            if matches!(step, Step::StartContainer(_) | Step::ProveDashboard { .. }) {
                 deadline = started + timeout;
             }
             self.listener.on(Event::Started(step));

@@ -13,6 +13,7 @@ use crate::grafana::Grafana;
 use crate::http::PROBE;
 use crate::influxdb::grant;
 use crate::model::hints;
+use crate::model::invocation::typed_option;
 use crate::model::observed::{OurContainer, Query, QueryFault, RunState, ServerResponse};
 use crate::model::plan::{self, Resource};
 use crate::model::query_checks::{NextCheck, QueryChecks};
@@ -220,8 +221,11 @@ impl Session {
     /// The error for a server that may become ready later, with its last log lines.
     pub(super) async fn not_ready(&self, connection: &Connection, why: String) -> Error {
         let role = connection.role;
+        // Quoted, because the duration of a year and a day has a space.
+        let longer = humantime::format_duration(self.stack.longer_timeout()).to_string();
+        let longer = format!("up{}", typed_option("--timeout", &longer));
         let [logs, longer, down, up] =
-            [&format!("logs {role}"), "up --timeout 10m", "down", "up"].map(|verb| self.stack.command(verb));
+            [&format!("logs {role}"), &longer, "down", "up"].map(|verb| self.stack.command(verb));
         let hint = format!(
             "`{logs}` shows more; `{longer}` waits longer; `{down}`, then `{up}` replaces it and keeps its data"
         );

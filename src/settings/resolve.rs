@@ -76,7 +76,7 @@ pub(super) fn resolve<'a>(inputs: &'a Inputs, engine: &'a EngineFacts, memory: &
     let (previous, lost) = recall(inputs, memory);
     let value = |key: &Key| Some((key.setting, value(key, inputs, &previous)?));
     let mut values: BTreeMap<Setting, ResolvedValue> = TABLE.iter().filter_map(value).collect();
-    if is_for_another_influxdb(&values, &previous) {
+    if is_for_other_servers(&values, &previous) {
         values.remove(&Setting::DataSourceUrl);
     }
     // After alerts were set once, their absence is remembered as `false`, so that remaining rules are found.
@@ -112,14 +112,24 @@ pub(super) fn resolve<'a>(inputs: &'a Inputs, engine: &'a EngineFacts, memory: &
     Resolved { inputs, engine, memory, values, previous_user, settings }
 }
 
-/// Whether the remembered address at which Grafana reaches InfluxDB belongs to an InfluxDB that this run replaces by
-/// another one.
-fn is_for_another_influxdb(values: &BTreeMap<Setting, ResolvedValue>, previous: &BTreeMap<String, Remembered>) -> bool {
+/// Whether the remembered address at which Grafana reaches InfluxDB was chosen for an InfluxDB or a Grafana that this run
+/// replaces by another one: it may lead to another server then.
+fn is_for_other_servers(values: &BTreeMap<Setting, ResolvedValue>, previous: &BTreeMap<String, Remembered>) -> bool {
     let is_remembered = |value: &ResolvedValue| matches!(value.origin, Origin::Memory { .. });
-    let server = |text: &str| values::server_url(text, "").ok();
-    let before = previous.get(Setting::InfluxdbUrl.key().option).map(|before| server(&before.value));
+    let before = |setting: Setting| previous.get(setting.key().option).map(|before| before.value.as_str());
+    let now = |setting: Setting| values.get(&setting).map(|value| value.text.as_str());
+    let is_other_server = |setting| {
+        let server = |text| values::server_url(text, "").ok();
+        now(setting).map(server) != before(setting).map(server)
+    };
+    let is_other_value = |setting: Setting| {
+        let default = setting.key().default;
+        now(setting).unwrap_or(default) != before(setting).unwrap_or(default)
+    };
+    let of_influxdb = settings_of(Role::Influxdb);
     values.get(&Setting::DataSourceUrl).is_some_and(is_remembered)
-        && values.get(&Setting::InfluxdbUrl).map(|url| server(&url.text)) != before
+        && (Role::ALL.into_iter().any(|role| is_other_server(settings_of(role).url))
+            || (now(of_influxdb.url).is_none() && [of_influxdb.ip, of_influxdb.port].into_iter().any(is_other_value)))
 }
 
 /// One setting's value by precedence. An empty option means no value, and overrides the sources below it.

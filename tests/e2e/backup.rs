@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -206,7 +207,7 @@ fn a_killed_restore_is_reported_by_every_command_and_can_be_restarted() {
     // It waits for InfluxDB until it is killed.
     let silent = format!("{}/odd:silent", crate::support::registry::address());
     let killed = || {
-        let words = it.first(&["--influxdb-image", &silent]);
+        let words = it.first(&["--influxdb-image", &silent, "--retention", "90d"]);
         let words = [&["restore".to_string(), path.into()][..], &words[1..]].concat();
         let mut process = it.command(&words).command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         eventually("it waits for InfluxDB", SOON, || {
@@ -249,9 +250,13 @@ fn a_killed_restore_is_reported_by_every_command_and_can_be_restarted() {
     // The same restore again, over the remains of another kill. The silent image was an option of
     // the killed run.
     killed();
-    restore(&it, path, &["--influxdb-image", &format!("{}/influxdb:1.12.4", crate::support::registry::address())])
-        .expect(0);
+    let bare = it.run(&["restore", path, "--timeout", "10s"]).expect(1);
+    assert!(bare.err.contains("no answer within 10s") && !bare.err.contains("archive names"), "{}", bare.err);
+    killed();
+    let image = format!("{}/influxdb:1.12.4", crate::support::registry::address());
+    restore(&it, path, &["--influxdb-image", &image, "--yes"]).expect(0);
     it.run(&["status"]).expect(0);
+    assert!(it.query("", "SHOW RETENTION POLICIES ON d").contains("2160h0m0s"), "the retention of the killed run");
     assert_eq!(it.grafana_as("somebody", "somebodys-password", "GET", "/api/user", None).0, 200);
 }
 
@@ -528,7 +533,7 @@ fn an_interrupted_backup_leaves_no_file_and_no_paused_container() {
     // At any moment.
     for wait in [0, 20, 60, 120, 200, 300] {
         let process = start();
-        std::thread::sleep(std::time::Duration::from_millis(wait));
+        std::thread::sleep(Duration::from_millis(wait));
         interrupt(process.id());
         let ran = ran(&process.wait_with_output().unwrap());
         // Before it handles signals, a signal ends it at once.
@@ -553,7 +558,7 @@ fn an_interrupted_backup_leaves_no_file_and_no_paused_container() {
 /// Interrupts a command while the engine has not yet read a request that creates or pauses something, and waits until
 /// the engine has carried it out.
 fn interrupted_at(it: &Instance, words: &[String], path: &'static str, number: usize) {
-    let front = Front::delaying("POST", path, number);
+    let front = Front::delaying("POST", path, number, Duration::from_secs(1));
     let command = it.command(words).env("DOCKER_HOST", &front.host());
     let process = command.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     eventually("the request is sent", SOON, || front.is_delaying());
@@ -576,7 +581,7 @@ fn a_request_that_a_busy_engine_carries_out_after_an_interruption_leaves_nothing
     let find = ["find", "/var/lib/influxdb", "-name", "clipper-metrics-backup*"];
     let find = || docker(&[&["exec", &it.container("influxdb")], &find[..]].concat()).unwrap();
     // A late start would need a moment for its files.
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1));
     assert_eq!(find(), "");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     let doctor = ["doctor".to_string(), "--from".into(), it.container("influxdb")];

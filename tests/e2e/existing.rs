@@ -89,8 +89,10 @@ fn a_managed_container_is_not_an_external_server() {
         assert!(ran.err.contains(&it.container("grafana")), "{words:?}: {}", ran.err);
     }
     // With both URLs, no engine is needed, but one that answers is asked.
-    let up = it.run(&["up", "--influxdb-url", url, "--grafana-url", &grafana]).expect(2);
-    assert!(up.err.contains("not an external server"), "{}", up.err);
+    for dry_run in [&[][..], &["--dry-run"]] {
+        let up = it.run(&[&["up", "--influxdb-url", url, "--grafana-url", &grafana], dry_run].concat()).expect(2);
+        assert!(up.err.contains("not an external server"), "{}", up.err);
+    }
     // The address of a proxy or a tunnel does not show its target.
     for (option, role, port) in
         [("--influxdb-url", "influxdb", it.influxdb_port), ("--grafana-url", "grafana", it.grafana_port)]

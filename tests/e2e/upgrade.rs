@@ -3,6 +3,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
+use std::time::Duration;
 
 use super::instance::{Instance, PODMAN_LEARNS, SOON, bridge, docker, is_podman, settings_volumes};
 use crate::support::front::Front;
@@ -121,6 +122,15 @@ fn a_failing_image_is_rolled_back_and_not_tried_again_automatically() {
     it.run(&["up", "--grafana-image", &image(NEW)]).expect(0);
     assert!(has_data(&it) && runs(&it) == image(NEW));
     assert_eq!(remembered(&it), "");
+}
+
+#[test]
+fn copying_the_database_does_not_count_towards_the_time_limit() {
+    let it = with_data("upgrade-slow-copy");
+    let front = Front::delaying("GET", "grafana.db", 1, Duration::from_secs(25));
+    let words = ["up", "--grafana-image", &image(NEW), "--timeout", "20s"];
+    it.command(&words).env("DOCKER_HOST", &front.host()).run().expect(0);
+    assert!(front.has_passed_on() && has_data(&it) && runs(&it) == image(NEW));
 }
 
 #[test]

@@ -8,9 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// How long an engine that is busy leaves a request unread.
-const DELAY: Duration = Duration::from_secs(1);
-
 /// The proxy, which ends with the test.
 pub struct Front {
     folder: tempfile::TempDir,
@@ -34,8 +31,8 @@ impl Selected {
 
 enum Treatment {
     Answer(String),
-    /// Delays the request with this number, and passes on the others.
-    Delay(usize),
+    /// Delays the request with this number for this time, and passes on the others.
+    Delay(usize, Duration),
 }
 
 impl Front {
@@ -51,13 +48,13 @@ impl Front {
     }
 
     /// Passes the request with this number on with a delay, even if the client has closed the connection meanwhile.
-    pub fn delaying(method: &'static str, words: &'static str, number: usize) -> Self {
-        Self::treating(method, words, Treatment::Delay(number))
+    pub fn delaying(method: &'static str, words: &'static str, number: usize, time: Duration) -> Self {
+        Self::treating(method, words, Treatment::Delay(number, time))
     }
 
     /// Whether the delayed request has arrived here.
     pub fn is_delaying(&self) -> bool {
-        matches!(self.selected.treatment, Treatment::Delay(number) if self.selected.received() >= number)
+        matches!(self.selected.treatment, Treatment::Delay(number, _) if self.selected.received() >= number)
     }
 
     /// Whether the engine has answered the delayed request.
@@ -106,16 +103,16 @@ fn serve(mut client: UnixStream, selected: &Selected) -> Option<()> {
     let rest = head.split_off(end);
     let head = String::from_utf8(head).ok()?;
     let line = head.lines().next()?;
-    let mut is_delayed = false;
+    let mut delay = None;
     if line.starts_with(selected.method) && line.contains(selected.words) {
         let number = selected.received.fetch_add(1, Ordering::SeqCst) + 1;
         match &selected.treatment {
             Treatment::Answer(answer) => return client.write_all(answer.as_bytes()).ok(),
-            Treatment::Delay(delayed) => is_delayed = *delayed == number,
+            Treatment::Delay(delayed, time) => delay = Some(*time).filter(|_| *delayed == number),
         }
     }
-    if is_delayed {
-        std::thread::sleep(DELAY);
+    if let Some(time) = delay {
+        std::thread::sleep(time);
     }
     let is_upgrade = head.to_lowercase().contains("upgrade");
     let close = if is_upgrade { "" } else { "Connection: close\r\n" };
@@ -130,7 +127,7 @@ fn serve(mut client: UnixStream, selected: &Selected) -> Option<()> {
     // The engine answers after it has carried out the request.
     let mut first = [0];
     let read = engine.read(&mut first).ok()?;
-    selected.passed_on.fetch_or(is_delayed, Ordering::SeqCst);
+    selected.passed_on.fetch_or(delay.is_some(), Ordering::SeqCst);
     let _ = std::io::copy(&mut first[..read].chain(engine), &mut client);
     client.shutdown(Shutdown::Both).ok()
 }

@@ -273,9 +273,11 @@ fn private_container(context: &ServerContext<'_>) -> Result<NewContainer, Blocke
         Some(last) => last.clone(),
         None => upgrade::desired_image(context),
     };
+    // Another image may write to its root.
+    let read_only = spec.config.read_only && image.name == spec.config.image;
     Ok(NewContainer {
         role: Role::Grafana,
-        config: ContainerConfig { image: image.name, password, ..private(spec) },
+        config: ContainerConfig { read_only, image: image.name, password, ..private(spec) },
         image_id: image.id,
         usage: ContainerUse::Login,
     })
@@ -327,9 +329,34 @@ pub(super) fn new_source(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::image::ImageRef;
     use crate::model::login::LoginState;
     use crate::model::volume_content::VolumeContent;
     use crate::samples::{self, container_of, plan_with, steps};
+
+    #[test]
+    fn a_private_container_has_a_read_only_root_only_if_it_runs_the_default_image() {
+        let mut desired = samples::stack();
+        (desired.login.supplies_password, desired.login.is_untried) = (true, true);
+        for (last, expected) in [("grafana/grafana:1.2.0", true), ("corp/grafana:1", false)] {
+            let plan = plan_with(&desired, |seen| {
+                container_of(seen, Role::Grafana).run = RunState::Created;
+                seen.grafana.response = ServerResponse::Unasked;
+                let image = Some(last.into());
+                seen.grafana.volume = VolumeState::Ours { user: Some(String::new()), version: None, image };
+                let id = Some("id".into());
+                seen.grafana.last_image = Some(NamedImage { name: ImageRef::parse(last).unwrap(), id });
+                seen.grafana.content = Some(VolumeContent::default());
+            });
+            let steps = steps(&plan);
+            let private = steps.iter().find_map(|step| match step {
+                Step::CreateContainer(new) if new.usage == ContainerUse::Login => Some(new),
+                _ => None,
+            });
+            let private = private.unwrap_or_else(|| panic!("{plan:?}"));
+            assert_eq!((private.config.image.to_string(), private.config.read_only), (last.to_string(), expected));
+        }
+    }
 
     #[test]
     fn no_account_with_the_default_password_is_published() {

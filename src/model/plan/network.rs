@@ -1,11 +1,14 @@
 //! Plans the network of the containers.
 
 use super::blockers::foreign;
-use super::{Finding, Item, Kept, Resource, Step};
+use super::{BlockReason, Blocker, Finding, Item, Kept, Resource, Step};
 use crate::model::container_config::Difference;
 use crate::model::observed::{Network, Observed};
 use crate::model::stack::Stack;
 use crate::model::text::attached;
+
+/// The names of networks that engines create themselves and do not remove. Docker reports none of the name `default`.
+const BUILT_IN: [&str; 5] = ["bridge", "default", "host", "none", "podman"];
 
 pub(super) fn network(stack: &Stack, seen: &Observed) -> Option<Item> {
     let (finding, steps) = match &seen.network {
@@ -19,6 +22,12 @@ pub(super) fn network(stack: &Stack, seen: &Observed) -> Option<Item> {
             (Finding::Differs(vec![difference]), vec![Step::RemoveDuplicateNetworks])
         }
         Network::Ours(_) => (Finding::InSync, vec![]),
+        Network::Free | Network::Foreign if BUILT_IN.contains(&stack.instance.as_str()) => {
+            let why =
+                format!("the network {} belongs to the engine, so no instance can have that name", stack.instance);
+            let hint = "choose another name with --name".into();
+            (Blocker { kind: BlockReason::Settings, why, hint }.into(), vec![])
+        }
         Network::Free => (Finding::Missing, vec![Step::CreateNetwork]),
         Network::Foreign => (foreign("network", &stack.instance, stack).into(), vec![]),
     };
@@ -46,6 +55,17 @@ mod tests {
     use super::*;
     use crate::model::role::PerRole;
     use crate::samples::{self, external, plan_with, steps};
+
+    #[test]
+    fn a_network_of_the_engine_leaves_another_name_as_the_only_way() {
+        for (instance, seen) in [("bridge", Network::Foreign), ("default", Network::Free)] {
+            let desired = Stack { instance: instance.into(), ..samples::stack() };
+            let plan = plan_with(&desired, |observed| observed.network = seen);
+            let (resource, blocker) = plan.blocker().unwrap();
+            assert_eq!((resource, blocker.kind), (Resource::Network, BlockReason::Settings));
+            assert_eq!(blocker.hint, "choose another name with --name");
+        }
+    }
 
     #[test]
     fn without_containers_the_network_is_removed_unless_others_use_it() {

@@ -76,6 +76,11 @@ pub(super) fn roll_back_database(context: &ServerContext<'_>) -> Vec<Step> {
     let end = state.map(|state| Box::new(Upgrade { state, ..pending.clone() }));
     let mut steps = Vec::new();
     if copy == Some(&pending.id) {
+        if pending.state == UpgradeState::Unproven {
+            // Whichever image is specified next, it must not start on a database that is restored only in part.
+            let postponed = Upgrade { state: UpgradeState::Postponed, ..pending.clone() };
+            steps.push(Step::RecordUpgrade(Box::new(postponed)));
+        }
         steps.push(Step::RollBackDatabase);
     }
     // The record ends last, because a run that finds it deletes the copy.

@@ -41,7 +41,7 @@ fn the_url_of_an_external_server_is_remembered_and_removed() {
 }
 
 #[test]
-fn the_remembered_address_of_the_data_source_belongs_to_its_influxdb() {
+fn the_remembered_address_of_the_data_source_belongs_to_its_servers() {
     let mut it = with(Setting::InfluxdbUrl, "http://old.example:8086");
     it.options.insert(Setting::DataSourceUrl, "http://inner.example:8086".into());
     let memory = memory_of(&merged(&it, &fresh()).unwrap());
@@ -59,6 +59,20 @@ fn the_remembered_address_of_the_data_source_belongs_to_its_influxdb() {
     assert!(!url(&[(Setting::InfluxdbUrl, "")]).1);
     let kept = [(Setting::InfluxdbUrl, "http://new.example:8086"), (Setting::DataSourceUrl, inner.as_str())];
     assert_eq!(url(&kept), (inner.clone(), true));
+    assert!(!url(&[(Setting::GrafanaUrl, "http://other.example:3000")]).1, "another Grafana may not reach it");
+    // The address of an external InfluxDB does not depend on that of a container.
+    assert_eq!(url(&[(Setting::InfluxdbPort, "9086")]), (inner, true));
+}
+
+#[test]
+fn the_remembered_address_of_the_data_source_belongs_to_the_container_at_its_port() {
+    let memory = memory_of(&merged(&with(Setting::DataSourceUrl, "http://inner.example:8086"), &fresh()).unwrap());
+    let is_kept = |setting, value: &str| {
+        merged(&with(setting, value), &memory).unwrap().settings.unwrap().values.contains_key("data-source-url")
+    };
+    assert!(is_kept(Setting::InfluxdbPort, "8086") && is_kept(Setting::GrafanaPort, "3001"));
+    assert!(!is_kept(Setting::InfluxdbPort, "9086") && !is_kept(Setting::InfluxdbIp, "127.0.0.2"));
+    assert!(!is_kept(Setting::GrafanaUrl, "http://g.example:3000"));
 }
 
 #[test]
