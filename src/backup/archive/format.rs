@@ -10,7 +10,7 @@ use crate::model::stack::Remembered;
 
 /// The version of this format.
 pub(super) const FORMAT: u64 = 1;
-/// The last entry.
+/// The last entry, in every format.
 pub(super) const MANIFEST: &str = "manifest.json";
 /// The size limit of a manifest and of InfluxDB's own list, which are held in memory.
 pub(super) const MANIFEST_LIMIT: u64 = 16 << 20;
@@ -61,6 +61,13 @@ impl ArchiveFolder {
             _ => u64::MAX,
         }
     }
+}
+
+/// Whether the first entry of an archive can have that path: in every format, it is a file in one of these folders, or
+/// the manifest.
+pub(super) fn begins_archive(path: &str) -> bool {
+    let folder = path.split_once('/').map(|(folder, _)| folder);
+    path == MANIFEST || folder.is_some_and(|folder| ArchiveFolder::ALL.iter().any(|one| one.name() == folder))
 }
 
 /// Whether a file name contains no path.

@@ -10,8 +10,8 @@ use tokio::sync::mpsc::Sender;
 
 use super::content::{Content, Hashing};
 use super::format::{
-    ArchiveFolder, FORMAT, Files, Format, LastEntry, MANIFEST, MANIFEST_LIMIT, Manifest, expect_size, header, invalid,
-    is_plain,
+    ArchiveFolder, FORMAT, Files, Format, LastEntry, MANIFEST, MANIFEST_LIMIT, Manifest, begins_archive, expect_size,
+    header, invalid, is_plain,
 };
 use crate::engine::tar_stream::{Entries, Entry};
 use crate::error::{Error, Result};
@@ -155,17 +155,22 @@ fn expect_format(path: &Path, document: &[u8]) -> Result<()> {
     Err(unusable(path, format!("has format {format}, but this program reads format {FORMAT}"), hint))
 }
 
-/// Reads an archive completely; returns its content. The manifest is stored in `document` even if the content is no
-/// backup in this format, because another format may contain anything.
+/// Reads an archive completely, unless its first entry shows that `backup` did not write it; returns its content. The
+/// manifest is stored in `document` even if the content is no backup in this format, because another format may contain
+/// anything after its first entry.
 fn verify(file: &File, document: &mut Option<Vec<u8>>) -> io::Result<Content> {
     let mut entries = Entries::new(expanded(file)?);
     let mut content = Ok(Content::default());
+    let mut is_first = true;
     loop {
         let entry = match entries.next() {
             Ok(Some(entry)) => entry,
             Ok(None) => break,
             Err(why) => return content.and(Err(why)),
         };
+        if std::mem::take(&mut is_first) && !begins_archive(&entry.path) {
+            return Err(stray(&entry));
+        }
         let added = match &mut content {
             _ if entry.path == MANIFEST && document.is_none() => read_manifest(&entry, &mut entries, document),
             Ok(_) if document.is_some() => Err(invalid("it contains data after its manifest".into())),
@@ -191,9 +196,13 @@ fn read_manifest(entry: &Entry, entries: &mut Entries<impl Read>, document: &mut
 
 fn add(entry: &Entry, entries: &mut Entries<impl Read>, content: &mut Content) -> io::Result<()> {
     entry.expect_file()?;
-    let (folder, name) = split(&entry.path)
-        .ok_or_else(|| invalid(format!("it contains {}, which is not part of a backup", excerpt(&entry.path, 100))))?;
+    let (folder, name) = split(&entry.path).ok_or_else(|| stray(entry))?;
     content.add(folder, name, entry.size, entries, |_, content| io::copy(content, &mut io::sink()).map(drop))
+}
+
+/// The error for an entry that `backup` does not write.
+fn stray(entry: &Entry) -> io::Error {
+    invalid(format!("it contains {}, which is not part of a backup", excerpt(&entry.path, 100)))
 }
 
 /// Reads the padding, which the checksum of the compression follows.
@@ -288,6 +297,8 @@ impl Write for Chunks {
 
 #[cfg(test)]
 mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
     use tar::EntryType;
 
     use super::super::format::{MOST_FILES, OWN_LIMIT};
@@ -461,16 +472,31 @@ mod tests {
             let error = Verified::open(file.path()).unwrap_err();
             (error.to_string(), error.hint(&crate::model::invocation::Invocation::default()))
         };
-        for path in ["prometheus/chunk", "grafana/grafana.db", "grafana-own/x/y"] {
-            let (message, hint) = refused("2", &[(path, b"x")]);
+        for path in ["influxdb/chunks/1", "grafana/grafana.db", "grafana-own/x/y"] {
+            let (message, hint) = refused("2", &[(path, b"x"), ("prometheus/chunk", b"x")]);
             assert!(message.ends_with("has format 2, but this program reads format 1"), "{message}");
             assert!(hint.starts_with("use a newer clipper-metrics"), "{hint}");
         }
         let (message, hint) = refused("\"x\"", &[]);
         assert!(message.contains("has format") && !hint.contains("newer"), "{message} {hint}");
         // The first fault of an archive of this format is reported.
-        let (message, _) = refused("1", &[("a", b"x"), ("b", b"x")]);
-        assert!(message.contains("it contains a, which is not part of a backup"), "{message}");
+        let (message, _) = refused("1", &[("grafana/a", b"x"), ("grafana/b", b"x")]);
+        assert!(message.contains("it contains grafana/a, which is not part of a backup"), "{message}");
+    }
+
+    #[test]
+    fn an_archive_of_another_program_is_refused_after_its_first_entry() {
+        let large = vec![0; 4 << 20];
+        for first in ["photos/1.jpg", "influxdb", "grafana-data/grafana.db", "x"] {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
+            encoder.write_all(&tar_of(&[(first, &large), (MANIFEST, br#"{"format": 2}"#)])).unwrap();
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&encoder.finish().unwrap()).unwrap();
+            let why = verify(&file, &mut None).err().unwrap().to_string();
+            assert!(why.contains(&format!("contains {first}, which is not part of a backup")), "{why}");
+            let read = file.stream_position().unwrap();
+            assert!(read <= 64 << 10, "{first}: {read} bytes were read");
+        }
     }
 
     #[test]
