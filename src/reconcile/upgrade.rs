@@ -58,11 +58,17 @@ impl Session {
             return Ok(None);
         };
         self.apply(&plan, &mut connections, &mut Vec::new()).await?;
-        let stack = self.stack.with_previous_image(&upgrade);
-        let credentials = Credentials { grafana_password: None, ..self.credentials.clone() };
-        let before = Self::new(stack, self.docker.clone(), credentials, Rc::clone(&self.listener))?;
-        // The clients keep the time limits of this run.
-        let session = Self { clients: self.clients.clone(), ..before };
+        // The clients keep the time limits of this run, whose lock stays with this session.
+        let session = Self {
+            stack: self.stack.with_previous_image(&upgrade),
+            docker: self.docker.clone(),
+            credentials: Credentials { grafana_password: None, ..self.credentials.clone() },
+            generated: self.generated.clone(),
+            listener: Rc::clone(&self.listener),
+            stored: None,
+            clients: self.clients.clone(),
+            _lock: None,
+        };
         Ok(Some((session, upgrade)))
     }
 }
