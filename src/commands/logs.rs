@@ -13,7 +13,7 @@ use super::inputs::SettingsScope;
 use super::session::{self, Access};
 use super::terminal::{interrupted, reader_gone};
 use super::written;
-use crate::engine::inspection::seconds_of;
+use crate::engine::inspection::nanoseconds_of;
 use crate::error::{Error, Exit, Refusal, Result};
 use crate::model::event::Event;
 use crate::model::native::{System, package};
@@ -117,22 +117,19 @@ async fn logs(
             ),
         });
     }
-    let docker = session.docker()?;
     let seen = session.observe(&mut session.connect(), Depth::EngineOnly).await?;
     crate::reconcile::warn_about_restore(stack, &seen, session.listener());
     let since = options.since.map_or(0, |age| {
-        let seconds = crate::clock::now() / 1000 - i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
-        i32::try_from(seconds.max(0)).unwrap_or(i32::MAX)
+        let milliseconds = crate::clock::now() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        milliseconds.max(0) * 1_000_000
     });
     let (sender, mut lines) = mpsc::channel(LINES);
     let mut readers = Vec::new();
     for role in Role::ALL.into_iter().filter(|role| options.role.is_none_or(|only| only == *role)) {
-        if let Some(id) = docker.container_id(&stack.instance, role).await? {
-            let actual = seen.server(role).container.ours();
-            let started_at = actual.and_then(|actual| actual.started_at.clone());
-            let runs = actual.is_some_and(|actual| matches!(actual.run, RunState::Running | RunState::Restarting));
+        if let Some(actual) = seen.server(role).container.ours() {
+            let (id, started_at) = (actual.id.clone(), actual.started_at.clone());
             let source = LogSource { role, id, started_at, since, tail: options.tail };
-            let continues = options.follow && runs;
+            let continues = options.follow && matches!(actual.run, RunState::Running | RunState::Restarting);
             readers.push(read(session, source, options.follow, continues, sender.clone()));
         }
     }
@@ -164,9 +161,9 @@ struct LogSource {
     id: String,
     /// In RFC 3339 format.
     started_at: Option<String>,
-    /// In seconds since 1970.
-    since: i32,
-    /// Only the last lines.
+    /// Only lines after this time, in nanoseconds since 1970.
+    since: i64,
+    /// Only the last lines, until one of them is read.
     tail: Option<usize>,
 }
 
@@ -188,7 +185,8 @@ async fn read(
                 Some(Err(error)) if !continues => return Err(error),
                 Some(Err(_)) | None => break,
             };
-            if sender.send((source.role, line)).await.is_err() {
+            (source.since, source.tail) = (source.since.max(line.at), None);
+            if sender.send((source.role, line.text)).await.is_err() {
                 return Ok(());
             }
         }
@@ -215,7 +213,6 @@ async fn next_in_time<T>(lines: &mut (impl Stream<Item = T> + Unpin)) -> Result<
 async fn successor(session: &Session, ended: &LogSource) -> Result<Option<LogSource>> {
     let (role, title) = (ended.role, ended.role.title());
     let note = |text: &str| session.listener().on(Event::Note(&format!("{title} {text}")));
-    let now = i32::try_from(crate::clock::now() / 1000).unwrap_or(i32::MAX);
     let again = |within| session.restarted(role, &ended.id, ended.started_at.as_deref(), within);
     let next = match again(QUICK_START).await? {
         None => {
@@ -228,13 +225,16 @@ async fn successor(session: &Session, ended: &LogSource) -> Result<Option<LogSou
         note("has not started again");
         return Ok(None);
     };
-    // The engine accepts whole seconds, so lines of that second can appear twice.
-    let since = match next.started_at.as_deref() {
-        _ if next.id != ended.id => 0,
-        start if start == ended.started_at.as_deref() => now,
-        start => start.and_then(seconds_of).unwrap_or_default(),
+    let (since, tail) = match ended.tail {
+        _ if next.id != ended.id => (0, None),
+        // Earlier lines were left out.
+        Some(_) if next.started_at != ended.started_at => {
+            (next.started_at.as_deref().and_then(nanoseconds_of).unwrap_or_default(), None)
+        }
+        // Where the last read ended, so that a short run in between is shown, too.
+        tail => (ended.since, tail),
     };
-    Ok(Some(LogSource { role, id: next.id, started_at: next.started_at, since, tail: None }))
+    Ok(Some(LogSource { role, id: next.id, started_at: next.started_at, since, tail }))
 }
 
 fn no_log(stack: &Stack, role: Option<Role>) -> Error {
@@ -266,4 +266,66 @@ fn external_logs(role: Option<Role>) -> String {
     }
     let commands = Role::ALL.map(command).join(" or ");
     format!("if they are from packages, {commands} shows their logs on their machine")
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_run_that_began_and_ended_unseen_is_shown_once() {
+        use std::rc::Rc;
+
+        use super::*;
+        use crate::model::credentials::Credentials;
+        use crate::model::event::Silent;
+
+        // In the engine's format, received at that second of 2026 and a half.
+        let line = |second: u32, text: &str| {
+            let line = format!("2026-01-01T00:00:{second:02}.500000000Z {text}\n");
+            format!("\u{1}\0\0\0\0\0\0{}{line}", char::from(u8::try_from(line.len()).unwrap()))
+        };
+        crate::http::install_crypto_provider();
+        let (_folder, docker) = crate::engine::fake::engine(move |request| {
+            let labels = r#"{"clipper-metrics.instance": "x", "clipper-metrics.role": "grafana"}"#;
+            let mounts = r#"[{"Name": "x-grafana", "Destination": "/var/lib/grafana", "RW": true}]"#;
+            let answer = if request.contains("/logs?") && request.contains("since=0") {
+                line(5, "first")
+            } else if request.contains("/logs?") && request.contains("since=1767225605") {
+                [line(5, "first"), line(6, "short"), line(7, "third")].concat()
+            } else if request.contains("/containers/json") {
+                format!(r#"[{{"Id": "c", "Names": ["/x-grafana"], "Labels": {labels}, "Mounts": {mounts}}}]"#)
+            } else if request.contains("/containers/c/json") {
+                let state = r#"{"Status": "running", "StartedAt": "2026-01-01T00:00:07Z"}"#;
+                format!(r#"{{"Id": "c", "Config": {{"Labels": {labels}}}, "Mounts": {mounts}, "State": {state}}}"#)
+            } else {
+                return (500, request.into());
+            };
+            (200, answer)
+        })
+        .await;
+        let credentials = Credentials {
+            grafana_user: String::new(),
+            grafana_password: None,
+            grafana_token: None,
+            influxdb: None,
+            ca_file: None,
+        };
+        let session =
+            Session::new(crate::samples::stack(), Some(Rc::new(docker)), credentials, Rc::new(Silent)).unwrap();
+        let (sender, mut lines) = mpsc::channel::<(Role, String)>(LINES);
+        let started_at = Some("2026-01-01T00:00:05Z".into());
+        let source = LogSource { role: Role::Grafana, id: "c".into(), started_at, since: 0, tail: Some(9) };
+        let shown = async {
+            let mut shown = Vec::new();
+            while shown.len() < 3 {
+                shown.push(lines.recv().await.unwrap().1);
+            }
+            shown
+        };
+        let reading = tokio::time::timeout(Duration::from_secs(30), read(&session, source, true, true, sender));
+        tokio::select! {
+            shown = shown => assert_eq!(shown, ["first", "short", "third"]),
+            ended = reading => panic!("{ended:?}"),
+        }
+    }
 }

@@ -146,14 +146,6 @@ impl Docker {
         Ok(())
     }
 
-    /// The id of the role's container, if exactly one exists.
-    ///
-    /// # Errors
-    /// [`Error::Docker`] if the engine does not answer.
-    pub(crate) async fn container_id(&self, instance: &str, role: Role) -> Result<Option<String>> {
-        Ok(find_container(&self.containers(instance).await?, instance, role).ok())
-    }
-
     /// The run state of a container; `None` if it is gone.
     ///
     /// # Errors

@@ -71,9 +71,9 @@ pub(super) fn seen_container(
     }))
 }
 
-/// A time in RFC 3339 format, in seconds since 1970.
-pub(crate) fn seconds_of(time: &str) -> Option<i32> {
-    i32::try_from(time.parse::<jiff::Timestamp>().ok()?.as_second()).ok()
+/// A time in RFC 3339 format, in nanoseconds since 1970.
+pub(crate) fn nanoseconds_of(time: &str) -> Option<i64> {
+    i64::try_from(time.parse::<jiff::Timestamp>().ok()?.as_nanosecond()).ok()
 }
 
 /// Whether a start, in RFC 3339 format, is so recent that the server may still be starting, or that a container in a

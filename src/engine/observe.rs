@@ -157,6 +157,17 @@ impl Docker {
         Ok(found.and_then(|found| seen_container("", role, &Network::Free, found).ours().cloned()))
     }
 
+    /// The role's container, if exactly one exists, without its network.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] if the engine does not answer.
+    pub(crate) async fn only_container(&self, instance: &str, role: Role) -> Result<Option<OurContainer>> {
+        let mut listed = self.listed(instance).await?;
+        let Ok(id) = find_container(&listed.containers, instance, role) else { return Ok(None) };
+        let found = listed.inspected.remove(&id);
+        Ok(found.and_then(|found| seen_container(instance, role, &Network::Free, found).ours().cloned()))
+    }
+
     /// The configurations that the instance's containers were created from.
     ///
     /// # Errors

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::Session;
 use super::cause::Cause;
 use super::connection::Connection;
 use super::observe::health;
-use super::{Depth, Session};
 use crate::backoff::{LONGEST_PAUSE, pause, ticks};
 use crate::engine::RunInfo;
 use crate::error::{Error, Result, Unready};
@@ -45,13 +45,12 @@ impl Session {
         ticks.tick().await;
         loop {
             ticks.tick().await;
-            let seen = self.observe(&mut self.connect(), Depth::EngineOnly).await;
-            let is_next = |actual: &&OurContainer| {
+            let is_next = |actual: &OurContainer| {
                 let is_other = actual.id != id || actual.started_at.as_deref() != started_at;
                 actual.run == RunState::Running || (is_other && actual.started_at.is_some())
             };
-            let next = seen.map(|seen| seen.server(role).container.ours().filter(is_next).cloned());
-            match next {
+            let actual = self.docker()?.only_container(&self.stack.instance, role).await;
+            match actual.map(|actual| actual.filter(is_next)) {
                 Ok(Some(next)) => return Ok(Some(next)),
                 Ok(None) | Err(_) if Instant::now() < deadline => {}
                 ended => return ended,

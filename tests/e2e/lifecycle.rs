@@ -252,6 +252,11 @@ fn a_followed_log_continues_after_its_container_was_restarted_or_replaced() {
     let first = lines.next().unwrap();
     docker(&["restart", "--time", "2", &it.container("grafana")]).unwrap();
     assert!(lines.any(|line| line == first), "the first line of the next start");
+    for _ in 0..2 {
+        docker(&["restart", "--time", "0", &it.container("grafana")]).unwrap();
+    }
+    assert!(lines.any(|line| line == first), "the first line of a short run");
+    assert!(lines.any(|line| line == first), "the first line of the run after it");
     docker(&["rm", "--force", &it.container("grafana")]).unwrap();
     it.run(&["up"]).expect(0);
     assert!(lines.any(|line| line == first), "the first line of the next container");
