@@ -142,7 +142,7 @@ impl Progress {
 }
 
 impl Docker {
-    /// Pulls an image; an interrupted transfer is retried once.
+    /// Pulls an image; an interrupted transfer is retried once. A new plan would also cancel the other server's pull.
     ///
     /// # Errors
     /// If the image cannot be pulled.
