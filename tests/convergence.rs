@@ -329,6 +329,7 @@ fn worlds(
                     for &networks in networks {
                         let world = World {
                             networks,
+                            address_checks: database && networks > 0,
                             influxdb,
                             grafana,
                             database: database && influxdb.volume,

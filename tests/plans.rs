@@ -83,6 +83,7 @@ fn first_and_later_runs() -> Vec<Situation> {
         situation("Grafana was created, but never started", run(RunState::Created), loopback),
         situation("the network was removed", after(World::lose_network), loopback),
         situation("a second network exists", after(|world| world.networks = 2), loopback),
+        situation("an interrupted run left an address check", after(|world| world.address_checks = true), loopback),
         situation("the settings are lost", after(|world| world.settings = ObjectState::Missing), loopback),
         situation("Grafana's configuration changed", grafana(|actual| actual.spec = Spec::Wrong), loopback),
         situation("the database is missing", after(|world| world.database = false), loopback),

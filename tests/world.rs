@@ -175,6 +175,8 @@ pub struct World {
     pub networks: usize,
     /// Whether a foreign container is attached to them.
     pub network_is_used: bool,
+    /// Whether an interrupted run left a container that checked an address.
+    pub address_checks: bool,
     pub influxdb: ModelServer,
     pub grafana: ModelServer,
     pub database: bool,
@@ -388,6 +390,9 @@ fn seen_rule(thing: ObjectState, rule: AlertRule) -> ActualRule {
     ActualRule::Present { edited: false, provisioned: false, fields, made_for: None, folder_uid, group }
 }
 
+/// The id of the container that checked an address.
+const CHECK: &str = "check";
+
 /// The uid of the alert rules' folder.
 const FOLDER: &str = "f";
 
@@ -567,6 +572,7 @@ impl World {
                 0 => Network::Free,
                 count => Network::Ours((1..=count).map(|id| id.to_string()).collect()),
             },
+            address_checks: self.address_checks.then(|| CHECK.to_string()).into_iter().collect(),
             network_users: self.network_is_used.then(|| "other".to_string()).into_iter().collect(),
             settings: StoredSettings {
                 numbers: values.iter().map(|_| 1).collect(),
@@ -631,6 +637,7 @@ impl World {
             Step::PullImage(role) => self.server(*role).image = true,
             Step::CheckAddress(role, publish) => {
                 assert!(self.server(*role).image && self.networks > 0, "there is nothing to check it with");
+                assert!(!self.address_checks, "its name is taken");
                 let holds = |srv: &ModelServer| {
                     srv.container.is_some_and(|one| one.is_up() && collide(one.address(), *publish))
                 };
@@ -642,7 +649,12 @@ impl World {
                 self.networks = 1;
             }
             Step::RemoveDuplicateNetworks => self.networks = self.networks.min(1),
+            Step::RemoveAddressChecks(ids) => {
+                assert_eq!(ids, &[CHECK]);
+                assert!(std::mem::take(&mut self.address_checks));
+            }
             Step::RemoveNetwork => {
+                assert!(!self.address_checks, "a container is attached to it");
                 assert!(!self.influxdb.runs() && !self.grafana.runs() && !self.network_is_used, "it is in use");
                 self.lose_network();
             }
@@ -918,6 +930,7 @@ impl World {
     }
 
     fn start(&mut self, role: Role, no_address: bool) {
+        assert!(self.networks == 1 && !self.address_checks, "a network's name is ambiguous, or an address is taken");
         let other = if role == Role::Grafana { self.influxdb } else { self.grafana };
         let actual = self.server(role).container.as_mut().expect("nothing to start");
         let is_taken = other.container.is_some_and(|other| other.is_up() && other.port == actual.port);
@@ -966,7 +979,7 @@ impl World {
             Some(false) => self.rules == ModelRules { folder: self.rules.folder, ..ObjectState::Missing.into() },
         };
         let keeps = case.retention.is_none_or(|desired| desired == self.keeps && self.remembers);
-        self.networks == 1
+        (self.networks == 1 && !self.address_checks)
             && serves(Role::Influxdb, &self.influxdb)
             && serves(Role::Grafana, &self.grafana)
             && (self.copy.is_none() && !self.is_pending() && (self.upgrade.is_none() || self.names_previous()))
@@ -992,6 +1005,7 @@ pub fn empty_world() -> World {
     World {
         networks: 0,
         network_is_used: false,
+        address_checks: false,
         influxdb: empty,
         grafana: empty,
         database: false,

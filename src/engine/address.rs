@@ -38,7 +38,6 @@ impl Docker {
         spec: &DesiredContainer,
         publish: SocketAddr,
     ) -> Result<()> {
-        self.remove_address_check(instance, spec.role).await?;
         let doing = format!("check the address of {}", spec.role.title());
         let Some(network) = self.network(instance).await?.id().map(String::from) else {
             return Err(Error::Raced { doing, why: format!("network {instance} is gone") });
@@ -54,24 +53,19 @@ impl Docker {
             Err(Error::Docker { refusal, .. }) if !concerns_publishing(refusal) => Ok(()),
             result => result.map(drop),
         };
-        self.remove_address_check(instance, spec.role).await?;
+        self.remove_address_checks(&[id]).await?;
         result
     }
 
-    /// Removes the container of an interrupted address check.
+    /// Removes containers that checked an address.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub(crate) async fn remove_address_check(&self, instance: &str, role: Role) -> Result<()> {
-        let doing = "find a container that checked an address";
-        let Some(found) = self.find_by_id(doing, &name(instance, role)).await? else { return Ok(()) };
-        let labels = found.config.and_then(|config| config.labels);
-        let purpose = labels.as_ref().and_then(|labels| labels.get(labels::ROLE));
-        if !labels::belongs(labels.as_ref(), instance) || purpose.is_none_or(|purpose| purpose != PURPOSE) {
-            return Ok(());
+    pub(crate) async fn remove_address_checks(&self, ids: &[String]) -> Result<()> {
+        for id in ids {
+            self.remove("remove a container that checked an address", id, true).await?;
         }
-        let id = found.id.unwrap_or_default();
-        self.remove("remove a container that checked an address", &id, true).await
+        Ok(())
     }
 }
 

@@ -40,10 +40,6 @@ impl Docker {
         id: &str,
         desired: SocketAddr,
     ) -> Result<Option<SocketAddr>> {
-        // An address check left by an interrupted run may hold the address.
-        for role in Role::ALL {
-            self.remove_address_check(instance, role).await?;
-        }
         if let Some(refusal) = self.try_start(role, id).await? {
             let config = self.ours(role, id).await.ok().flatten().and_then(|actual| actual.config);
             let address = config.map_or(desired, |config| config.publish);

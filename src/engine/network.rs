@@ -14,7 +14,6 @@ use super::{Docker, labels};
 use crate::error::{Error, ForeignObject, Refusal, Result};
 use crate::model::event::Event;
 use crate::model::observed::{EngineKind, Network};
-use crate::model::role::Role;
 use crate::model::stack::EngineLocation;
 use crate::model::text::{attached, printable};
 use crate::model::version::Version;
@@ -119,10 +118,11 @@ impl Docker {
         Ok(says_so || (looks_so && self.is_podman().await?))
     }
 
-    /// Creates the instance's network.
+    /// Creates the instance's network. Before its API 1.44, Docker allows a second one with the same name: two runs that
+    /// create one at the same time see both in their next observation, and keep the same one.
     ///
     /// # Errors
-    /// If the engine returns an error.
+    /// [`Error::Docker`] if the engine returns an error, which is a conflict if it refuses a second one.
     pub(crate) async fn create_network(&self, instance: &str) -> Result<()> {
         let request = NetworkCreateRequest {
             name: instance.into(),
@@ -131,12 +131,7 @@ impl Docker {
             ..NetworkCreateRequest::default()
         };
         let doing = format!("create network {instance}");
-        let made = self.change(&doing, |client| async move { client.create_network(request).await }).await?;
-        // The engine allows two networks with one name. A run that finds an earlier network removes its own.
-        if self.network(instance).await?.id().is_some_and(|kept| kept != made.id) {
-            self.find(&doing, self.client.remove_network(&made.id)).await?;
-        }
-        Ok(())
+        self.change(&doing, |client| async move { client.create_network(request).await }).await.map(drop)
     }
 
     /// Removes the instance's networks. With `keep_first`, the current one is kept, and containers,
@@ -147,11 +142,6 @@ impl Docker {
     /// one is attached to a network to be removed, [`Error::Docker`] if the engine returns an error.
     pub(crate) async fn remove_networks(&self, instance: &str, keep_first: bool) -> Result<()> {
         let Network::Ours(ids) = self.network(instance).await? else { return Ok(()) };
-        if !keep_first {
-            for role in Role::ALL {
-                self.remove_address_check(instance, role).await?;
-            }
-        }
         for id in ids.iter().skip(usize::from(keep_first)) {
             let doing = format!("remove network {instance}");
             // Podman removes a network by id even if containers are attached to it.
@@ -274,6 +264,7 @@ pub(super) fn users(all: &[ContainerSummary], instance: &str, network: &Network)
 mod tests {
     use super::*;
     use crate::engine::endpoint::ChosenBy;
+    use crate::model::role::Role;
 
     #[cfg(unix)]
     #[tokio::test]
@@ -283,6 +274,21 @@ mod tests {
         assert_eq!(docker.identity().await.unwrap(), None);
         let (_folder, docker) = crate::engine::fake::engine(|_| (500, String::new())).await;
         assert!(docker.identity().await.is_err());
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn creating_a_network_and_starting_a_container_look_for_nothing_else() {
+        let (_folder, docker) = crate::engine::fake::engine(|request| match request {
+            "POST /networks/create" => (201, r#"{"Id": "n", "Warning": ""}"#.into()),
+            "POST /containers/c/start" => (204, String::new()),
+            "GET /containers/c/json" => (200, r#"{"Id": "c"}"#.into()),
+            other => (500, other.into()),
+        })
+        .await;
+        docker.create_network("x").await.unwrap();
+        let address = ([127, 0, 0, 1], 3000).into();
+        assert_eq!(docker.start_container("x", Role::Grafana, "c", address).await.unwrap(), None);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(crate) struct Seen {
     pub(crate) others: Vec<String>,
     /// Names of containers that carry the instance's labels but do not belong to it.
     pub(crate) lookalikes: Vec<String>,
+    /// Ids of containers with which an interrupted run, or another one, checks an address.
+    pub(crate) address_checks: Vec<String>,
 }
 
 impl Docker {
@@ -64,6 +66,7 @@ impl Docker {
             roles: PerRole::try_from_fn(|_| roles.remove(0))?,
             others: others(&listed.containers, instance),
             lookalikes: listed.lookalikes,
+            address_checks: listed.address_checks,
         })
     }
 

@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::model::role::Role;
 use crate::model::text::printable;
 
-/// All containers of the engine, running or not.
+/// All containers of the engine, running or not, except those that only check an address.
 pub(super) struct ListedObjects {
     /// Only containers that belong to an instance keep their labels here, so that no decision
     /// relies on a false claim.
@@ -26,6 +26,8 @@ pub(super) struct ListedObjects {
     pub(super) inspected: HashMap<String, ContainerInspectResponse>,
     /// Names of containers that carry the instance's labels but do not belong to it.
     pub(super) lookalikes: Vec<String>,
+    /// Ids of the instance's containers that only check an address, which are not among the others.
+    pub(super) address_checks: Vec<String>,
 }
 
 /// The content of a container's labels.
@@ -44,7 +46,8 @@ impl Docker {
     /// Inspects only containers of this instance: an inspection waits while another process copies
     /// from a container, and other instances must not be delayed by that.
     async fn check_claims(&self, instance: &str) -> Result<ListedObjects> {
-        let containers = self.all_containers().await?;
+        let (checks, containers): (Vec<_>, Vec<_>) =
+            self.every_container().await?.into_iter().partition(is_address_check);
         let inspections = containers.iter().map(async |container| match claim(container) {
             Some(claim) if claim.instance == instance => {
                 let id = container.id.as_deref().unwrap_or_default();
@@ -54,7 +57,13 @@ impl Docker {
             _ => Ok(None),
         });
         let inspections = try_join_all(inspections).await?;
-        let mut listed = ListedObjects { containers: Vec::new(), inspected: HashMap::new(), lookalikes: Vec::new() };
+        let own_checks = checks.into_iter().filter(|check| labels::belongs(check.labels.as_ref(), instance));
+        let mut listed = ListedObjects {
+            containers: Vec::new(),
+            inspected: HashMap::new(),
+            lookalikes: Vec::new(),
+            address_checks: own_checks.filter_map(|check| check.id).collect(),
+        };
         for (mut container, inspection) in containers.into_iter().zip(inspections) {
             match inspection {
                 // It is gone.
@@ -81,16 +90,9 @@ impl Docker {
 
     /// All containers of the engine, with the claims of their labels verified as far as the list allows.
     pub(super) async fn containers_by_list(&self) -> Result<Vec<ContainerSummary>> {
-        let mut containers = self.all_containers().await?;
-        containers.iter_mut().for_each(drop_false_claim);
-        Ok(containers)
-    }
-
-    /// All containers except leftovers of interrupted address checks, which are removed when their
-    /// address or network is needed.
-    async fn all_containers(&self) -> Result<Vec<ContainerSummary>> {
         let mut containers = self.every_container().await?;
         containers.retain(|container| !is_address_check(container));
+        containers.iter_mut().for_each(drop_false_claim);
         Ok(containers)
     }
 

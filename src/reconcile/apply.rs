@@ -152,6 +152,7 @@ impl Session {
             Step::CreateNetwork => self.docker()?.create_network(instance).await,
             Step::RemoveNetwork => self.docker()?.remove_networks(instance, false).await,
             Step::RemoveDuplicateNetworks => self.docker()?.remove_networks(instance, true).await,
+            Step::RemoveAddressChecks(ids) => self.docker()?.remove_address_checks(&ids).await,
             Step::SaveSettings { values, replaces } => {
                 self.docker()?.save_settings(instance, &values, replaces.as_ref()).await
             }

@@ -80,7 +80,7 @@ impl Session {
             Some(docker) => docker.observe(&self.stack).await?,
             None => without_engine(),
         };
-        let Seen { network, network_users, settings, mut roles, others, lookalikes } = seen;
+        let Seen { network, network_users, settings, mut roles, others, lookalikes, address_checks } = seen;
         connections
             .iter_mut()
             .zip(roles.iter())
@@ -128,7 +128,18 @@ impl Session {
             None => grafana.content = self.recorded(&connections.grafana, &grafana, files).await?,
         }
         grafana.last_image = self.last_image(&grafana).await?;
-        Ok(Observed { time, engine: None, network, network_users, settings, influxdb, grafana, others, lookalikes })
+        Ok(Observed {
+            time,
+            engine: None,
+            network,
+            network_users,
+            settings,
+            influxdb,
+            grafana,
+            others,
+            lookalikes,
+            address_checks,
+        })
     }
 
     /// Completes the engine's state of a role by its server's answer.
@@ -382,6 +393,7 @@ fn without_engine() -> Seen {
         roles: PerRole::from_fn(|_| nothing()),
         others: Vec::new(),
         lookalikes: Vec::new(),
+        address_checks: Vec::new(),
     }
 }
 

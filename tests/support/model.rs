@@ -131,6 +131,7 @@ pub(crate) fn observed() -> Observed {
         grafana: observed_server(),
         others: vec![],
         lookalikes: vec![],
+        address_checks: vec![],
     }
 }
 

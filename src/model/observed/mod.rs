@@ -42,6 +42,9 @@ pub struct Observed {
     pub others: Vec<String>,
     /// Names of containers that carry the instance's labels but do not belong to it.
     pub lookalikes: Vec<String>,
+    /// Ids of containers with which an interrupted run checked an address. They can hold an address, and are attached to
+    /// the network.
+    pub address_checks: Vec<String>,
 }
 
 impl Observed {

@@ -11,7 +11,7 @@ use crate::model::text::attached;
 const BUILT_IN: [&str; 5] = ["bridge", "default", "host", "none", "podman"];
 
 pub(super) fn network(stack: &Stack, seen: &Observed) -> Option<Item> {
-    let (finding, steps) = match &seen.network {
+    let (finding, step) = match &seen.network {
         Network::Ours(_) if !stack.needs_engine() => {
             return Some(unneeded_network(stack, seen, "no container needs it"));
         }
@@ -19,26 +19,34 @@ pub(super) fn network(stack: &Stack, seen: &Observed) -> Option<Item> {
         Network::Ours(ids) if ids.len() > 1 => {
             let difference =
                 Difference { field: "networks".into(), actual: ids.len().to_string(), desired: "1".into() };
-            (Finding::Differs(vec![difference]), vec![Step::RemoveDuplicateNetworks])
+            (Finding::Differs(vec![difference]), Some(Step::RemoveDuplicateNetworks))
         }
-        Network::Ours(_) => (Finding::InSync, vec![]),
+        Network::Ours(_) if seen.address_checks.is_empty() => (Finding::InSync, None),
+        Network::Ours(_) => (Finding::Requested("an interrupted run left containers on it"), None),
         Network::Free | Network::Foreign if BUILT_IN.contains(&stack.instance.as_str()) => {
             let why =
                 format!("the network {} belongs to the engine, so no instance can have that name", stack.instance);
             let hint = "choose another name with --name".into();
-            (Blocker { kind: BlockReason::Settings, why, hint }.into(), vec![])
+            return Some(Item::new(
+                Resource::Network,
+                Blocker { kind: BlockReason::Settings, why, hint }.into(),
+                vec![],
+            ));
         }
-        Network::Free => (Finding::Missing, vec![Step::CreateNetwork]),
-        Network::Foreign => (foreign("network", &stack.instance, stack).into(), vec![]),
+        Network::Free => (Finding::Missing, Some(Step::CreateNetwork)),
+        Network::Foreign => {
+            return Some(Item::new(Resource::Network, foreign("network", &stack.instance, stack).into(), vec![]));
+        }
     };
-    Some(Item::new(Resource::Network, finding, steps))
+    Some(Item::new(Resource::Network, finding, removed_checks(seen).chain(step).collect()))
 }
 
 /// The instance's network when it is to be removed. A network that other containers use is kept.
 pub(super) fn unneeded_network(stack: &Stack, seen: &Observed, reason: &'static str) -> Item {
     let (instance, users) = (&stack.instance, &seen.network_users);
     if users.is_empty() {
-        return Item::new(Resource::Network, Finding::Requested(reason), vec![Step::RemoveNetwork]);
+        let steps = removed_checks(seen).chain([Step::RemoveNetwork]).collect();
+        return Item::new(Resource::Network, Finding::Requested(reason), steps);
     }
     let docker = |arguments: String| stack.invocation.docker(&arguments);
     let commands = users.iter().map(|user| docker(format!("network disconnect {instance} {user}")));
@@ -47,14 +55,38 @@ pub(super) fn unneeded_network(stack: &Stack, seen: &Observed, reason: &'static 
         why: format!("network {instance} is kept: {}", attached(users)),
         hint: format!("`{}` removes it", commands.join(" && ")),
     };
-    Item::new(Resource::Network, Finding::Kept(kept), vec![])
+    Item::new(Resource::Network, Finding::Kept(kept), removed_checks(seen).collect())
+}
+
+/// The step that removes the containers of interrupted address checks, if there are any.
+fn removed_checks(seen: &Observed) -> impl Iterator<Item = Step> + use<> {
+    let found = Some(&seen.address_checks).filter(|ids| !ids.is_empty());
+    found.map(|ids| Step::RemoveAddressChecks(ids.clone())).into_iter()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::role::PerRole;
-    use crate::samples::{self, external, plan_with, steps};
+    use crate::model::observed::RunState;
+    use crate::model::role::{PerRole, Role};
+    use crate::samples::{self, container_of, external, plan_with, steps};
+
+    #[test]
+    fn containers_of_interrupted_address_checks_are_removed_first() {
+        let leave = |seen: &mut Observed| seen.address_checks = vec!["a".into()];
+        let remove = Step::RemoveAddressChecks(vec!["a".into()]);
+        assert_eq!(steps(&plan_with(&samples::stack(), leave)), std::slice::from_ref(&remove));
+        let start = Step::StartContainer(Role::Grafana);
+        let stopped = steps(&plan_with(&samples::stack(), |seen| {
+            leave(seen);
+            container_of(seen, Role::Grafana).run = RunState::Exited(0);
+        }));
+        assert!(stopped.first() == Some(&remove) && stopped.contains(&start), "{stopped:?}");
+        let services = PerRole { influxdb: external("db", 8086), grafana: external("g", 3000) };
+        let desired = Stack { services, ..samples::stack() };
+        let unused = steps(&plan_with(&desired, leave));
+        assert!(unused.first() == Some(&remove) && unused.last() == Some(&Step::RemoveNetwork), "{unused:?}");
+    }
 
     #[test]
     fn a_network_of_the_engine_leaves_another_name_as_the_only_way() {

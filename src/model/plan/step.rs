@@ -29,6 +29,8 @@ pub enum Step {
     RemoveNetwork,
     /// Remove all networks of the instance except the current one.
     RemoveDuplicateNetworks,
+    /// Remove the containers with these ids, with which an interrupted run checked an address.
+    RemoveAddressChecks(Vec<String>),
     /// Write the settings as a whole, and remove earlier copies.
     SaveSettings {
         /// By the option's name.
@@ -224,7 +226,7 @@ impl ContainerUse {
 /// When a step runs. A phase begins once the previous one has succeeded for both roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
-    /// The network, without which no container can start.
+    /// What prevents every container from starting: the network, and leftovers on it.
     Network,
     /// Pulls, checks, and logins to a running Grafana. Nothing is removed or stopped.
     Preparation,
@@ -266,8 +268,8 @@ impl Step {
     #[must_use]
     pub(crate) const fn phase(&self) -> Phase {
         match self {
-            // A container cannot start while two networks have the same name.
-            Self::CreateNetwork | Self::RemoveDuplicateNetworks => Phase::Network,
+            // A container cannot start while two networks have the same name, or another one holds its address.
+            Self::CreateNetwork | Self::RemoveDuplicateNetworks | Self::RemoveAddressChecks(_) => Phase::Network,
             Self::SaveSettings { .. } | Self::BeginRestore(_) | Self::FinishRestore(_) => Phase::Settings,
             Self::RemoveNetwork | Self::RemoveSettings | Self::VerifyQuery { .. } | Self::ProveDashboard { .. } => {
                 Phase::End
@@ -314,6 +316,7 @@ impl Step {
                 | Self::CreateNetwork
                 | Self::RemoveNetwork
                 | Self::RemoveDuplicateNetworks
+                | Self::RemoveAddressChecks(_)
                 | Self::SaveSettings { .. }
                 | Self::BeginRestore(_)
                 | Self::FinishRestore(_)
@@ -385,6 +388,9 @@ impl Step {
             Self::CreateNetwork => (Network, "create_network", "create the network"),
             Self::RemoveNetwork => (Network, "remove_network", "remove the network"),
             Self::RemoveDuplicateNetworks => (Network, "remove_spare_networks", "remove duplicate networks"),
+            Self::RemoveAddressChecks(_) => {
+                (Network, "remove_address_checks", "remove containers of interrupted address checks")
+            }
             Self::SaveSettings { .. } => (Settings, "save_settings", "save the settings"),
             Self::BeginRestore(_) => (Settings, "begin_restore", "record the start of the restore"),
             Self::FinishRestore(_) => (Settings, "finish_restore", "record the end of the restore"),
