@@ -2,6 +2,7 @@
 //! settings are valid.
 
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
@@ -420,6 +421,65 @@ fn engine_without_images(component: &'static str) -> (u16, Arc<Mutex<Vec<String>
         }
     });
     (port, noted)
+}
+
+/// An engine without containers, on which another process replaces an instance's settings once they were read. Requests
+/// that change something are recorded, and fail.
+fn engine_with_changing_settings() -> (u16, Arc<Mutex<Vec<String>>>) {
+    let changes = Arc::new(Mutex::new(Vec::new()));
+    let (noted, reads) = (Arc::clone(&changes), AtomicU64::new(0));
+    let port = in_background(move |request: Request| {
+        let path = request.path.split('?').next().unwrap_or_default();
+        let answer = match path.rsplit('/').next().unwrap_or_default() {
+            _ if request.method != "GET" => {
+                noted.lock().unwrap().push(format!("{} {path}", request.method));
+                (500, json!({"message": "nothing changes here"}))
+            }
+            "version" => (200, json!({"Version": "28.0.0", "ApiVersion": "1.48"})),
+            "volumes" => {
+                let (number, settings) = match reads.fetch_add(1, Ordering::SeqCst) {
+                    0 => (1, json!({"database": user("d"), "grafana-port": user("3001")})),
+                    _ => (2, json!({"database": user("e")})),
+                };
+                let labels = json!({"clipper-metrics.instance": "x", "clipper-metrics.settings": settings.to_string()});
+                let volume = json!({
+                    "Name": format!("x-settings-{number}"), "Labels": labels, "Driver": "local", "Mountpoint": "/",
+                    "Scope": "local", "Options": {}
+                });
+                (200, json!({"Volumes": [volume], "Warnings": []}))
+            }
+            "networks" => (200, json!([])),
+            "json" if path.ends_with("/containers/json") => (200, json!([])),
+            _ => (404, json!({"message": "no such thing"})),
+        };
+        std::future::ready(Response::json(answer.0, &answer.1))
+    });
+    (port, changes)
+}
+
+fn user(value: &str) -> Value {
+    json!({"value": value, "from": "user"})
+}
+
+#[test]
+fn a_run_whose_settings_another_process_changes_ends_before_it_changes_anything() {
+    for (words, code) in [(&["up", "--grafana-ip", "::1"][..], 1), (&["up", "--grafana-ip", "::1", "--dry-run"], 3)] {
+        let (port, changes) = engine_with_changing_settings();
+        let host = format!("tcp://127.0.0.1:{port}");
+        let ran = Run::new([words, &["--name", "x", "-H", &host]].concat()).run().expect(code);
+        let text = format!("{}{}", ran.out, ran.err);
+        let why = "the settings of x changed while this command ran: database: d -> e, grafana-port: 3001 -> (none)";
+        assert!(text.contains(why), "{text}");
+        let again = format!("`clipper-metrics up --name x --grafana-ip ::1 -H {host}`");
+        assert!(text.replace("\n      ", " ").contains(&again), "{text}");
+        assert_eq!(*changes.lock().unwrap(), Vec::<String>::new());
+    }
+    // Another `status` would use the new ones, so this one does.
+    let (port, _) = engine_with_changing_settings();
+    let host = format!("tcp://127.0.0.1:{port}");
+    let status = Run::new(["status", "--name", "x", "-H", &host, "--output", "json"]).run().expect(3).json();
+    assert_eq!(status["database"]["name"], "e", "{status}");
+    assert!(!status.to_string().contains("while this command ran"), "{status}");
 }
 
 #[test]

@@ -64,14 +64,15 @@ const ROUNDS: usize = 9;
 /// a user would.
 fn finish(world: World, case: Case) {
     let mut world = World { asked: false, ..world };
-    let desired = LazyCell::new(|| stack(case));
+    let begin = world.clone();
+    let desired = LazyCell::new(|| stack(case, &begin));
     let mut options = UpOptions { reset_password: case.reset, ..UpOptions::default() };
     // A file written by an earlier run for a Grafana that never ran contains an unknown password.
     let was_fresh = case.reset && world.data.db.is_none() && case.given.is_none();
     let mut visited = Vec::new();
     let more = loop {
         world.begin_round();
-        let key = digest(&("run", &world, case, options, was_fresh));
+        let key = digest(&("run", &world, begin.settings, begin.remembers, case, options, was_fresh));
         let known = KNOWN.lock().unwrap().get(&key).copied();
         if let Some(more) = known.filter(|more| visited.len() + more <= ROUNDS) {
             break more;
@@ -189,7 +190,12 @@ fn recover(world: &World, case: Case) {
 }
 
 /// Runs to the end, and from every crash after any step. Returns the number of runs.
-fn check(world: &World, desired: &Stack, case: Case) -> usize {
+fn check(world: &World, case: Case) -> usize {
+    check_round(world, &stack(case, world), case)
+}
+
+/// The same for a run that has begun.
+fn check_round(world: &World, desired: &Stack, case: Case) -> usize {
     let options = UpOptions { reset_password: case.reset, ..UpOptions::default() };
     let seen = world.observe(desired, case);
     let plan = plan::up(desired, &seen, options);
@@ -225,7 +231,7 @@ fn check(world: &World, desired: &Stack, case: Case) -> usize {
                     crashed.begin_round();
                 }
                 let is_unchecked = continues && is_new(&("check", &crashed, next));
-                usize::from(is_tried) + if is_unchecked { check(&crashed, desired, next) } else { 0 }
+                usize::from(is_tried) + if is_unchecked { check_round(&crashed, desired, next) } else { 0 }
             };
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
             assert!(outcome.is_ok(), "{case:?} from {world:?}\nwith {order:?}\ninterrupted after {interrupted}");
@@ -369,16 +375,15 @@ fn can_be(world: &World) -> bool {
 }
 
 fn check_everywhere(case: Case) {
-    let desired = stack(case);
     let (influxdbs, grafanas) = (influxdbs(), grafanas(&[false, true]));
     let (mut worlds_seen, mut runs) = (0, 0);
     let mut each = |world: World| {
         worlds_seen += 1;
         let is_published = world.grafana.container.is_some_and(|actual| actual.open);
         if case.account != Account::Admin && case.open && world.data.db.is_some() && !is_published {
-            runs += check(&World { accepts_admin: true, ..world.clone() }, &desired, case);
+            runs += check(&World { accepts_admin: true, ..world.clone() }, case);
         }
-        runs += check(&world, &desired, case);
+        runs += check(&world, case);
     };
     if case.ports.is_some() {
         // Only the holder of a port matters here.
@@ -452,10 +457,9 @@ fn a_declined_retention_is_never_remembered() {
     let grafanas = servers(Role::Grafana, &[PasswordSource::Default], &[false]);
     for retention in [DAYS_2, DAYS_90] {
         let case = Case { retention: Some(retention), ..Case::default() };
-        let desired = stack(case);
         let mut declined = 0;
         worlds(&[0, 1, 2], &influxdbs(), &some(&grafanas), &PASSWORDS[1..4], |found| {
-            let mut world = found.clone();
+            let (mut world, desired) = (found.clone(), stack(case, &found));
             for _ in 0..6 {
                 let seen = world.observe(&desired, case);
                 let plan = plan::up(&desired, &seen, UpOptions::default());
@@ -482,9 +486,9 @@ fn a_declined_retention_is_never_remembered() {
 fn an_unavailable_address_loses_neither_a_container_nor_a_password() {
     let mut checked = 0;
     let case = Case { open: true, no_address: true, ..Case::default() };
-    let desired = stack(case);
     let influxdbs = influxdbs();
     worlds(&[0, 1], &influxdbs[influxdbs.len() - 1..], &grafanas(&[false]), &PASSWORDS, |world| {
+        let desired = stack(case, &world);
         let seen = world.observe(&desired, case);
         let plan = plan::up(&desired, &seen, UpOptions::default());
         if plan.blocker().is_some() {
@@ -504,7 +508,6 @@ fn a_supplied_password_is_tried_before_a_grafana_that_is_still_starting_is_remov
     let mut checked = 0;
     for (open, given) in [(false, GIVEN), (true, GIVEN), (false, OLD)] {
         let case = Case { open, given: Some(given), ..Case::default() };
-        let desired = stack(case);
         worlds(&[1], &influxdbs(), &grafanas(&[false, true]), &PASSWORDS, |world| {
             // A paused one without its network cannot answer.
             let runs = |actual: ModelContainer| {
@@ -514,6 +517,7 @@ fn a_supplied_password_is_tried_before_a_grafana_that_is_still_starting_is_remov
                 return;
             }
             let world = World { slow: true, ..world };
+            let desired = stack(case, &world);
             let plan = plan::up(&desired, &world.observe(&desired, case), UpOptions::default());
             let loses = |step: &Step| {
                 matches!(step, Step::RemoveContainer(_) | Step::CreateContainer(_) | Step::SaveSettings { .. })
@@ -559,11 +563,10 @@ fn every_pending_failed_or_rolled_back_upgrade_ends_well_with_any_image() {
         [(false, true, false), (false, true, true), (false, false, false), (true, true, true), (true, false, false)]
     {
         let case = Case { open, upgrade, broken, ..Case::default() };
-        let desired = stack(case);
         let passwords = [PASSWORDS[2], PASSWORDS[8]];
         worlds(&[1], &influxdbs[influxdbs.len() - 1..], &grafanas(&[false, true]), &passwords, |world| {
             for world in with_upgrades(&world) {
-                runs += check(&world, &desired, case);
+                runs += check(&world, case);
             }
         });
     }
@@ -573,7 +576,7 @@ fn every_pending_failed_or_rolled_back_upgrade_ends_well_with_any_image() {
 #[test]
 fn down_removes_everything_except_data_and_settings_unless_requested() {
     let case = Case::default();
-    let desired = stack(case);
+    let desired = stack(case, &whole_world());
     let mut checked = 0;
     let grafanas = servers(Role::Grafana, &[PasswordSource::Default], &[false]);
     worlds(&[0, 1, 2], &some(&influxdbs()), &grafanas, &PASSWORDS[1..3], |world| {
@@ -609,7 +612,8 @@ fn down_removes_everything_except_data_and_settings_unless_requested() {
 /// step, the last one with all data.
 fn restored(mut world: World, run: u32) -> Vec<World> {
     let case = Case::default();
-    let desired = Stack { restore: Some(restore(run)), ..stack(case) };
+    // The archive's settings are not stored yet.
+    let desired = Stack { restore: Some(restore(run)), ..stack(case, &empty_world()) };
     let apply = |world: &mut World, plan: &Plan| {
         let [order, _] = orders(plan);
         let run = |(_, step): (Phase, Step)| {
@@ -644,11 +648,11 @@ fn restored(mut world: World, run: u32) -> Vec<World> {
 #[test]
 fn a_restore_killed_after_any_step_can_only_be_restarted_or_removed() {
     let case = Case::default();
-    let desired = stack(case);
     let worlds = restored(empty_world(), 1);
     let (whole, unfinished) = worlds.split_last().unwrap();
     assert!(unfinished.len() > 6);
     for world in unfinished {
+        let desired = stack(case, world);
         let seen = world.observe(&desired, case);
         let plan = plan::up(&desired, &seen, UpOptions::default());
         let (resource, blocker) = plan.blocker().expect("`up` would complete it without its data");
@@ -677,16 +681,16 @@ fn a_restore_killed_after_any_step_can_only_be_restarted_or_removed() {
         }
     }
     // With all data restored, `up` completes it, even after a kill after any of its steps.
-    check(whole, &desired, case);
+    check(whole, case);
 }
 
 #[test]
 fn a_private_container_indicates_a_restore_whose_record_is_lost() {
     let case = Case::default();
-    let desired = stack(case);
     let worlds = restored(empty_world(), 1);
     let started = &worlds[worlds.len() - 3];
     let lost = World { settings: ObjectState::Missing, restore: None, ..started.clone() };
+    let desired = stack(case, &lost);
     let plan = plan::up(&desired, &lost.observe(&desired, case), UpOptions::default());
     let (_, blocker) = plan.blocker().unwrap();
     assert_eq!(blocker.kind, plan::BlockReason::Unfinished);

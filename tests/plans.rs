@@ -199,7 +199,7 @@ fn the_plans_of_common_situations_are_these() {
     let all = [first_and_later_runs(), passwords(), upgrades_and_others()];
     let mut text = String::new();
     for Situation { name, world, case, options, change } in all.into_iter().flatten() {
-        let mut desired = stack(case);
+        let mut desired = stack(case, &world);
         let mut seen = world.observe(&desired, case);
         change(&mut desired, &mut seen);
         text.push_str(&format!("# {name}\n{}\n", plan::up(&desired, &seen, options)));

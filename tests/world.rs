@@ -311,7 +311,8 @@ fn secret(password: Password) -> Secret {
     Secret::new(text)
 }
 
-pub fn stack(case: Case) -> Stack {
+/// The desired state of a run that begins in this world.
+pub fn stack(case: Case, world: &World) -> Stack {
     let own_password = case.given.is_some_and(|given| given != DEFAULT);
     let spec = |role: Role, version, with_file: bool| {
         let config = ContainerConfig {
@@ -340,7 +341,7 @@ pub fn stack(case: Case) -> Stack {
             supplies_password: case.given.is_some(),
             is_untried: case.given.is_some() || case.account == Account::New,
         },
-        settings: Some(Settings { values: case.values(), lost: None }),
+        settings: Some(Settings { values: case.values(), merged_from: world.stored_values(case), lost: None }),
         ..model::stack()
     }
 }

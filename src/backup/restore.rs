@@ -51,6 +51,10 @@ pub(crate) fn restoring(mut stack: Stack, restore: UnfinishedRestore) -> Stack {
         stack.invocation = stack.invocation.with_setting_for_up(Retention::SETTING, &retention.typed());
     }
     stack.restore = Some(restore);
+    if let Some(settings) = &mut stack.settings {
+        // The archive's settings are not stored yet.
+        settings.merged_from = None;
+    }
     stack
 }
 

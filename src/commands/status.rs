@@ -74,8 +74,12 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &StatusArguments) -> R
         })))?;
         return Ok(Exit::Done);
     }
-    let session = session::open(context, Access::ReadOnly).await?;
-    let status = reconcile::status(&session, arguments.show_secrets).await?;
+    let status = loop {
+        let session = session::open(context, Access::ReadOnly).await?;
+        if let Some(status) = reconcile::status(&session, &mut session.connect(), arguments.show_secrets).await? {
+            break status;
+        }
+    };
     context.print(Output::Result(Document::State(&status)))?;
     Ok(if status.in_sync { Exit::Done } else { Exit::Differs })
 }

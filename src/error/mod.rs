@@ -366,6 +366,7 @@ impl Error {
                 BlockReason::Image => "image",
                 BlockReason::Server => "server",
                 BlockReason::Settings => "settings",
+                BlockReason::Changed => "settings_changed",
                 BlockReason::Unverifiable => "unverifiable",
                 BlockReason::Unfinished => "unfinished_restore",
             },

@@ -330,8 +330,30 @@ impl Login {
 pub struct Settings {
     /// By the option's name.
     pub values: BTreeMap<String, Remembered>,
+    /// The stored values that they were merged from; `None` if none could be read.
+    pub merged_from: Option<BTreeMap<String, Remembered>>,
     /// Set if remembered settings were lost although the instance exists.
     pub lost: Option<Lost>,
+}
+
+impl Settings {
+    /// The values to store before this run's retention period is confirmed: the stored one is kept.
+    #[must_use]
+    pub(crate) fn keep_retention(&self, stored: Option<&BTreeMap<String, Remembered>>) -> BTreeMap<String, Remembered> {
+        let mut values = self.values.clone();
+        values.remove(Retention::SETTING);
+        let kept = stored.and_then(|stored| stored.get_key_value(Retention::SETTING));
+        values.extend(kept.map(|(name, retention)| (name.clone(), retention.clone())));
+        values
+    }
+
+    /// Whether another run stored or removed values meanwhile: the stored ones are neither those that these were merged
+    /// from nor those that this run stores.
+    #[must_use]
+    pub(crate) fn are_outdated(&self, stored: Option<&BTreeMap<String, Remembered>>) -> bool {
+        let before = self.merged_from.as_ref();
+        stored != before && stored != Some(&self.values) && stored != Some(&self.keep_retention(before))
+    }
 }
 
 /// A remembered setting.

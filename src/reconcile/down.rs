@@ -55,7 +55,8 @@ pub(crate) async fn down(
         }
         if plan.is_idle() {
             warn_about_restore(session.stack(), &seen, session.listener());
-            let up = plan::up(session.stack(), &seen, UpOptions::default());
+            let stack = session.stack().after(executed.iter().map(|done| &done.step));
+            let up = plan::up(&stack, &seen, UpOptions::default());
             let mut status = summarize(session, &connections, &seen, &up, false).await?;
             for kept in hints::kept(&plan) {
                 session.listener().on(Event::Warning(&kept));

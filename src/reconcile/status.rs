@@ -15,24 +15,22 @@ use crate::model::reports::{self, Reports};
 use crate::model::role::Role;
 use crate::model::status::{self, AccountStatus, Status};
 
-/// Returns the current state and its differences from the settings.
+/// Returns the current state and its differences from the settings; `None` if another process stored other settings, so
+/// that the stack must be computed again.
 ///
 /// # Errors
 /// [`Error::Docker`] if the engine does not answer.
-pub(crate) async fn status(session: &Session, show_secrets: bool) -> Result<Status> {
-    let mut connections = session.connect();
-    let seen = session.observe(&mut connections, Depth::Servers).await?;
-    status_of(session, &connections, &seen, show_secrets).await
-}
-
-async fn status_of(
+pub(crate) async fn status(
     session: &Session,
-    connections: &Connections,
-    seen: &Observed,
+    connections: &mut Connections,
     show_secrets: bool,
-) -> Result<Status> {
-    let plan = plan::up(session.stack(), seen, UpOptions::default());
-    summarize(session, connections, seen, &plan, show_secrets).await
+) -> Result<Option<Status>> {
+    let seen = session.observe(connections, Depth::Servers).await?;
+    if session.stored.as_ref().is_some_and(|stored| *stored != seen.settings) {
+        return Ok(None);
+    }
+    let plan = plan::up(session.stack(), &seen, UpOptions::default());
+    summarize(session, connections, &seen, &plan, show_secrets).await.map(Some)
 }
 
 /// The interval of `status --watch`.
@@ -43,7 +41,7 @@ const WATCH: Duration = Duration::from_secs(3);
 pub(crate) enum WatchEnd {
     /// The reader has seen enough.
     Closed,
-    /// Another process stored other settings, so the stack must be computed again.
+    /// Another process stored other settings.
     SettingsChanged,
 }
 
@@ -60,11 +58,10 @@ pub(crate) async fn watch(
     let mut ticks = ticks(WATCH);
     loop {
         ticks.tick().await;
-        let seen = session.observe(connections, Depth::Servers).await?;
-        if session.stored.as_ref().is_some_and(|stored| *stored != seen.settings) {
+        let Some(status) = status(session, connections, show_secrets).await? else {
             return Ok(WatchEnd::SettingsChanged);
-        }
-        if !show(&status_of(session, connections, &seen, show_secrets).await?) {
+        };
+        if !show(&status) {
             return Ok(WatchEnd::Closed);
         }
     }

@@ -96,7 +96,7 @@ async fn converge(
     options: UpOptions,
     confirm: &impl AsyncFn(&Question) -> Result<()>,
 ) -> Result<Outcome, RunFailure> {
-    let (stack, started) = (session.stack(), Instant::now());
+    let started = Instant::now();
     let mut options = options;
     let mut confirmed: Vec<Question> = Vec::new();
     let mut executed: Vec<ExecutedStep> = Vec::new();
@@ -106,6 +106,7 @@ async fn converge(
     let mut connections = session.connect();
     loop {
         let seen = session.observe(&mut connections, Depth::Servers).await?;
+        let stack = &session.stack().after(executed.iter().map(|done| &done.step));
         let plan = plan::up(stack, &seen, options);
         if let Some((resource, blocker)) = plan.blocker() {
             withdraw(session, &mut connections, &seen, &mut executed).await;

@@ -107,7 +107,10 @@ pub(super) fn resolve<'a>(inputs: &'a Inputs, engine: &'a EngineFacts, memory: &
     }
     let is_whole = |lost: &Lost| lost.cause == Loss::Values && lost.unknown.is_empty();
     let lost = lost.filter(|lost| !is_whole(lost));
-    let settings = memory.stored.is_some().then_some(Settings { values: to_remember, lost });
+    let settings = memory.stored.as_ref().map(|stored| {
+        let merged_from = stored.values.clone();
+        Settings { values: to_remember, merged_from, lost }
+    });
     let previous_user = previous.get(user).map(|previous| previous.value.clone());
     Resolved { inputs, engine, memory, values, previous_user, settings }
 }

@@ -16,7 +16,6 @@ pub use self::contents::{
 };
 use crate::model::container_config::{ContainerConfig, PasswordSource};
 use crate::model::login::LoginState;
-use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::{Remembered, UnfinishedRestore};
 use crate::model::upgrade::{NamedImage, Upgrade};
@@ -165,18 +164,6 @@ pub struct StoredSettings {
     pub upgrade: Option<Upgrade>,
     /// A restore that is not complete.
     pub restore: Option<UnfinishedRestore>,
-}
-
-impl StoredSettings {
-    /// These values, but with the stored retention.
-    #[must_use]
-    pub(crate) fn keep_retention(&self, values: &BTreeMap<String, Remembered>) -> BTreeMap<String, Remembered> {
-        let mut values = values.clone();
-        values.remove(Retention::SETTING);
-        let stored = self.values.as_ref().and_then(|stored| stored.get_key_value(Retention::SETTING));
-        values.extend(stored.map(|(name, retention)| (name.clone(), retention.clone())));
-        values
-    }
 }
 
 /// One role: image, volume, container and server.

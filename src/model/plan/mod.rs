@@ -192,6 +192,8 @@ pub enum BlockReason {
     Server,
     /// A required setting is missing.
     Settings,
+    /// Another run changed the remembered settings meanwhile.
+    Changed,
     /// A login cannot be verified from here, or the server at the container's address is another one.
     Unverifiable,
     /// A restore is incomplete.

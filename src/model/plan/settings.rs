@@ -6,10 +6,13 @@ use super::{BlockReason, Blocker, Finding, Item, Resource, Step};
 use crate::model::container_config::Difference;
 use crate::model::lost_settings::{Loss, UnknownSetting};
 use crate::model::observed::StoredSettings;
-use crate::model::stack::{Remembered, Stack};
+use crate::model::stack::{Remembered, Settings, Stack};
 
 pub(super) fn settings(stack: &Stack, stored: &StoredSettings, keeps_retention: bool) -> Option<Item> {
     let settings = stack.settings.as_ref()?;
+    if let Some(blocker) = changed_meanwhile(stack, settings, stored) {
+        return Some(Item::new(Resource::Settings, blocker.into(), vec![]));
+    }
     let finding = match (&settings.lost, &stored.values) {
         (_, Some(values)) if *values == settings.values && stored.numbers.len() == 1 => Finding::InSync,
         (Some(lost), _) => match unknown_settings(stack) {
@@ -28,7 +31,7 @@ pub(super) fn settings(stack: &Stack, stored: &StoredSettings, keeps_retention: 
             }
         }
     };
-    let kept = keeps_retention.then(|| stored.keep_retention(&settings.values));
+    let kept = keeps_retention.then(|| settings.keep_retention(stored.values.as_ref()));
     if kept.is_some() && kept == stored.values && stored.numbers.len() == 1 {
         // Only the retention period is left, which a later plan saves.
         return Some(Item::new(Resource::Settings, finding, vec![]));
@@ -38,10 +41,47 @@ pub(super) fn settings(stack: &Stack, stored: &StoredSettings, keeps_retention: 
 }
 
 /// Replaces missing or unreadable settings before the record of an upgrade is written next to them. The retention
-/// period is not confirmed yet.
+/// period is not confirmed yet. Settings that another run removed stay removed.
 pub(super) fn before_record(stack: &Stack, stored: &StoredSettings) -> Option<Step> {
-    let values = stored.keep_retention(&stack.settings.as_ref()?.values);
+    let settings = stack.settings.as_ref().filter(|settings| !settings.are_outdated(stored.values.as_ref()))?;
+    let values = settings.keep_retention(None);
     stored.values.is_none().then_some(Step::SaveSettings { values, replaces: None })
+}
+
+/// The blocker after another run changed the stored settings: this run's values would bring back what that one removed.
+fn changed_meanwhile(stack: &Stack, settings: &Settings, stored: &StoredSettings) -> Option<Blocker> {
+    if !settings.are_outdated(stored.values.as_ref()) {
+        return None;
+    }
+    let before = settings.merged_from.as_ref().map(texts).unwrap_or_default();
+    let (how, changes) = match &stored.values {
+        None if stored.numbers.is_empty() => ("were removed", vec![]),
+        None => ("became unreadable", vec![]),
+        Some(now) => ("changed", Difference::between(&before, &texts(now))),
+    };
+    let changes = if changes.is_empty() { String::new() } else { format!(": {}", Difference::list(&changes)) };
+    Some(Blocker {
+        kind: BlockReason::Changed,
+        why: format!("the settings of {} {how} while this command ran{changes}", stack.instance),
+        hint: format!("continue with the current settings: `{}`", stack.command("up")),
+    })
+}
+
+impl Stack {
+    /// The same stack after its run has executed these steps: settings that it stored or removed are its own.
+    #[must_use]
+    pub(crate) fn after<'a>(&self, executed: impl DoubleEndedIterator<Item = &'a Step>) -> Self {
+        let mut stack = self.clone();
+        let own = executed.rev().find_map(|step| match step {
+            Step::SaveSettings { values, .. } => Some(Some(values)),
+            Step::RemoveSettings => Some(None),
+            _ => None,
+        });
+        if let (Some(settings), Some(own)) = (&mut stack.settings, own) {
+            settings.merged_from = own.cloned();
+        }
+        stack
+    }
 }
 
 /// The blocker of commands that depend on remembered settings that were lost and cannot be derived.
@@ -95,7 +135,7 @@ mod tests {
     use crate::model::plan::Phase;
     use crate::model::retention::Retention;
     use crate::model::role::Role;
-    use crate::model::stack::{Login, Settings};
+    use crate::model::stack::Login;
     use crate::model::volume_content::VolumeContent;
     use crate::samples::{self, config_of, container_of, plan_with, steps};
 
@@ -109,8 +149,8 @@ mod tests {
     }
 
     fn finding(desired: &[(&str, &str)], lost: Option<Lost>, stored: &StoredSettings) -> Finding {
-        let stack = Stack { settings: Some(Settings { values: values(desired), lost }), ..samples::stack() };
-        settings(&stack, stored, false).unwrap().finding
+        let merged = Settings { values: values(desired), merged_from: stored.values.clone(), lost };
+        settings(&Stack { settings: Some(merged), ..samples::stack() }, stored, false).unwrap().finding
     }
 
     #[test]
@@ -135,10 +175,14 @@ mod tests {
 
     #[test]
     fn an_unconfirmed_retention_is_left_to_a_later_plan() {
-        let desired = Settings { values: values(&[("database", "d"), (Retention::SETTING, "2d")]), lost: None };
-        let stack = Stack { settings: Some(desired), ..samples::stack() };
+        let values_of_run = values(&[("database", "d"), (Retention::SETTING, "2d")]);
+        let stack_from = |before: &StoredSettings| {
+            let (values, merged_from) = (values_of_run.clone(), before.values.clone());
+            let merged = Settings { values, merged_from, ..Settings::default() };
+            Stack { settings: Some(merged), ..samples::stack() }
+        };
         let saved = |before: &StoredSettings| {
-            let steps = settings(&stack, before, true).unwrap().steps;
+            let steps = settings(&stack_from(before), before, true).unwrap().steps;
             steps.into_iter().map(|(_, step)| step).collect::<Vec<_>>()
         };
         let kept = (Retention::SETTING, "90d");
@@ -153,8 +197,79 @@ mod tests {
         let save = Step::SaveSettings { values: values(&[("database", "d")]), replaces: None };
         let unreadable = StoredSettings { numbers: vec![1], ..StoredSettings::default() };
         assert_eq!(saved(&unreadable), std::slice::from_ref(&save));
-        assert_eq!(before_record(&stack, &unreadable), Some(save));
-        assert_eq!(before_record(&stack, &stored(&[1], values(&[]))), None);
+        assert_eq!(before_record(&stack_from(&unreadable), &unreadable), Some(save));
+        let readable = stored(&[1], values(&[]));
+        assert_eq!(before_record(&stack_from(&readable), &readable), None);
+        assert_eq!(before_record(&stack_from(&readable), &unreadable), None, "another run removed them");
+    }
+
+    #[test]
+    fn a_value_that_another_run_removes_meanwhile_does_not_come_back() {
+        let (database, ip) = (("database", "d"), ("grafana-ip", "::1"));
+        let kept = (Retention::SETTING, "90d");
+        let [before, other] = [values(&[database, ip, kept]), values(&[database, kept])];
+        // This run sets a port and a shorter retention period.
+        let port = ("grafana-port", "3001");
+        let desired = values(&[database, ip, port, (Retention::SETTING, "2d")]);
+        let unconfirmed = values(&[database, ip, port, kept]);
+        let merged = Settings { values: desired.clone(), merged_from: Some(before.clone()), ..Settings::default() };
+        let stack = Stack { settings: Some(merged), ..samples::stack() };
+        let planned = |stack: &Stack, values: Option<&BTreeMap<_, _>>, keeps_retention| {
+            let stored = StoredSettings { numbers: vec![1], values: values.cloned(), ..StoredSettings::default() };
+            settings(stack, &stored, keeps_retention).unwrap()
+        };
+        let is_blocked = |stack: &Stack, values: Option<&BTreeMap<_, _>>| {
+            let both = [true, false].map(|keeps_retention| match planned(stack, values, keeps_retention) {
+                Item { finding: Finding::Blocked(Blocker { kind, .. }), steps, .. } => {
+                    assert_eq!((kind, steps), (BlockReason::Changed, vec![]));
+                    true
+                }
+                _ => false,
+            });
+            assert_eq!(both[0], both[1]);
+            both[0]
+        };
+        // Whether the run continues before it has saved anything, after its first save, and after the last one.
+        let saves =
+            [&unconfirmed, &desired].map(|values| Step::SaveSettings { values: values.clone(), replaces: None });
+        let stacks = [stack.after([].iter()), stack.after(saves[..1].iter()), stack.after(saves.iter())];
+        for (stored, continues) in [
+            (Some(&before), [true, false, false]),
+            (Some(&unconfirmed), [true, true, false]),
+            (Some(&desired), [true, true, true]),
+            (Some(&other), [false, false, false]),
+            (None, [false, false, false]),
+        ] {
+            assert_eq!(stacks.each_ref().map(|stack| !is_blocked(stack, stored)), continues, "{stored:?}");
+        }
+        let texts = |values| match planned(&stack, values, false).finding {
+            Finding::Blocked(Blocker { why, hint, .. }) => (why, hint),
+            other => panic!("{other:?}"),
+        };
+        let (why, hint) = texts(Some(&other));
+        assert_eq!(why, "the settings of x changed while this command ran: grafana-ip: ::1 -> (none)");
+        assert_eq!(hint, "continue with the current settings: `clipper-metrics up`");
+        assert_eq!(texts(None).0, "the settings of x became unreadable while this command ran");
+        let removed = settings(&stack, &StoredSettings::default(), false).unwrap().finding;
+        assert_eq!(removed.to_string(), "the settings of x were removed while this command ran");
+        // Its own `down --volumes` removes them on purpose.
+        let after_down = stack.after([Step::RemoveSettings].iter());
+        assert_eq!(settings(&after_down, &StoredSettings::default(), false).unwrap().finding, Finding::Missing);
+    }
+
+    #[test]
+    fn the_slower_of_two_first_runs_continues_only_with_the_same_settings() {
+        let first = |name| {
+            let merged = Settings { values: values(&[("database", name)]), ..Settings::default() };
+            Stack { settings: Some(merged), ..samples::stack() }
+        };
+        let saved = stored(&[1], values(&[("database", "d")]));
+        assert_eq!(settings(&first("d"), &saved, false).unwrap().finding, Finding::InSync);
+        assert!(matches!(settings(&first("e"), &saved, false).unwrap().finding, Finding::Blocked(_)));
+        // A restore stores the archive's settings without the retention period, and `up` adds it.
+        let values = values(&[("database", "d"), (Retention::SETTING, "2d")]);
+        let restored = Stack { settings: Some(Settings { values, ..Settings::default() }), ..samples::stack() };
+        assert!(matches!(settings(&restored, &saved, false).unwrap().finding, Finding::Differs(_)));
     }
 
     #[test]
@@ -190,7 +305,7 @@ mod tests {
         let values = values(&[("database", "d")]);
         let plan = |unknown| {
             let lost = Some(Lost { cause: Loss::Gone, unknown });
-            let desired = Settings { values: values.clone(), lost };
+            let desired = Settings { values: values.clone(), merged_from: None, lost };
             let desired = Stack { settings: Some(desired), ..samples::stack() };
             plan_with(&desired, |seen| seen.settings = StoredSettings::default())
         };
@@ -210,7 +325,8 @@ mod tests {
         let mut desired = Stack { login, ..samples::stack() };
         config_of(&mut desired, Role::Grafana).password = PasswordSource::File;
         let registry = Remembered { value: "r".into(), from_file: true };
-        let replaces = Some([("registry".into(), registry)].into());
+        let replaces: Option<BTreeMap<_, _>> = Some([("registry".into(), registry)].into());
+        desired.settings = Some(Settings { merged_from: replaces.clone(), ..Settings::default() });
         let plan = plan_with(&desired, |seen| {
             seen.settings.values.clone_from(&replaces);
             container_of(seen, Role::Grafana).run = RunState::Exited(0);

@@ -130,7 +130,8 @@ fn one_unreadable_value_is_named_and_the_others_stay() {
         let memory = remembering(values);
         let stack = merged(&inputs(), &memory).unwrap();
         assert_eq!(unknown(&stack), [option]);
-        let kept = &stack.settings.as_ref().unwrap().values;
+        let Settings { values: kept, merged_from, .. } = stack.settings.as_ref().unwrap();
+        assert_eq!(*merged_from, memory.stored.as_ref().unwrap().values, "as they are stored");
         for (name, value) in good.into_iter().filter(|(name, _)| *name != option) {
             assert_eq!(kept[name].value, value, "{option} is unreadable");
         }
