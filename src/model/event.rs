@@ -21,6 +21,11 @@ pub(crate) enum Event<'a> {
     },
     /// The run waits for something that is not one of its steps.
     Waiting(&'a str),
+    /// An external server takes longer than usual to answer. Every observation reports it.
+    Slow {
+        role: Role,
+        url: &'a str,
+    },
     /// Information; nothing is wrong.
     Note(&'a str),
     /// A warning for the user.

@@ -10,7 +10,7 @@ use super::layout::{lines_on_screen, stderr_width, terminal_width};
 use super::palette::{Palette, RenderOptions};
 use super::plain::Plain;
 use super::text::{self, WORTH_A_TIME};
-use super::{Output, Printer, Style, print, print_error, table};
+use super::{Output, Printer, Said, Style, print, print_error, table};
 use crate::error::Error;
 use crate::model::event::{Event, Listener};
 use crate::model::plan::{Phase, Step};
@@ -31,6 +31,7 @@ pub(super) struct Human {
     running: RefCell<HashMap<&'static str, ProgressBar>>,
     done: RefCell<Vec<(Step, Duration)>>,
     drawn: RefCell<usize>,
+    said: Said,
     /// Prints one line per change if standard output is not a terminal.
     lines_of_changes: Plain,
 }
@@ -43,6 +44,7 @@ impl Human {
             running: RefCell::default(),
             done: RefCell::default(),
             drawn: RefCell::new(0),
+            said: Said::new(),
             lines_of_changes: Plain::new(style),
         }
     }
@@ -160,8 +162,8 @@ impl Listener for Human {
             Event::Done(step, time) => self.finished(step, *time),
             Event::Pulling { role, layers, bytes } => self.pulling(*role, *layers, *bytes),
             Event::Waiting(what) => self.line("").set_message((*what).to_string()),
-            Event::Note(_) | Event::Warning(_) | Event::Request { .. } => {
-                if let Some(line) = text::event(&event, false) {
+            Event::Slow { .. } | Event::Note(_) | Event::Warning(_) | Event::Request { .. } => {
+                if let Some(line) = self.said.line(&event, false) {
                     self.say(&line);
                 }
             }

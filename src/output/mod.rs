@@ -9,10 +9,12 @@ mod plain;
 mod table;
 mod text;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::error::Error;
-use crate::model::event::Listener;
+use crate::model::event::{Event, Listener};
 use crate::model::plan::Plan;
 use crate::model::results::Document;
 use crate::model::role::Role;
@@ -50,6 +52,22 @@ pub(crate) trait Printer: Listener {
     }
     /// Clears live lines from the terminal.
     fn clear(&self);
+}
+
+/// The lines that a run does not repeat.
+struct Said(RefCell<BTreeSet<String>>);
+
+impl Said {
+    const fn new() -> Self {
+        Self(RefCell::new(BTreeSet::new()))
+    }
+
+    /// The line for an event, unless it only names a slow server again.
+    fn line(&self, event: &Event<'_>, verbose: bool) -> Option<String> {
+        let line = text::event(event, verbose)?;
+        let is_news = !matches!(event, Event::Slow { .. }) || self.0.borrow_mut().insert(line.clone());
+        is_news.then_some(line)
+    }
 }
 
 /// How to print.

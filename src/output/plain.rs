@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use super::palette::{Palette, RenderOptions};
 use super::text;
-use super::{Output, Printer, Style, print, print_error, table};
+use super::{Output, Printer, Said, Style, print, print_error, table};
 use crate::error::Error;
 use crate::model::event::{Event, Listener};
 use crate::model::reports::ModelReport;
@@ -16,12 +16,13 @@ use crate::model::text::printable_line;
 pub(super) struct Plain {
     style: Style,
     last: RefCell<String>,
+    said: Said,
 }
 
 impl Plain {
     #[must_use]
     pub(super) const fn new(style: Style) -> Self {
-        Self { style, last: RefCell::new(String::new()) }
+        Self { style, last: RefCell::new(String::new()), said: Said::new() }
     }
 }
 
@@ -48,7 +49,7 @@ impl Listener for Plain {
         if self.style.quiet {
             return;
         }
-        if let Some(line) = text::event(&event, self.style.verbose) {
+        if let Some(line) = self.said.line(&event, self.style.verbose) {
             print_error(&format!("{line}\n"));
         }
     }

@@ -66,6 +66,7 @@ pub(super) fn event(event: &Event<'_>, verbose: bool) -> Option<String> {
         Event::Done(step, _) => (!step.is_routine()).then(|| format!("{step}: done")),
         Event::Pulling { .. } => None,
         Event::Waiting(what) | Event::Note(what) => Some(format!("note: {}", printable(what))),
+        Event::Slow { role, url } => Some(format!("note: waiting for {} at {}", role.title(), printable(url))),
         Event::Warning(what) => Some(format!("warning: {}", printable(what))),
         Event::Request { system, request, outcome, time } => verbose.then(|| {
             format!("{system}: {} -> {} in {:.1}ms", printable(request), printable(outcome), time.as_secs_f64() * 1e3)

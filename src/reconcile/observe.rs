@@ -275,15 +275,14 @@ impl Session {
         Ok(self.identified(connection, network).await?.map_or(answer, |other| (other, None)))
     }
 
-    /// An answer; if it may take longer than usual and is not immediate, a note names the server that is waited for.
+    /// An answer; if it may take longer than usual and is not immediate, the listener hears which server is waited for.
     async fn noted<T>(&self, connection: &Connection, within: Duration, answer: impl Future<Output = T>) -> T {
         let mut answer = pin!(answer);
         if within > REQUEST {
             if let Ok(answer) = timeout(PROBE, answer.as_mut()).await {
                 return answer;
             }
-            let (server, url) = (connection.role.title(), connection.http.address());
-            self.listener.on(Event::Note(&format!("waiting for {server} at {url}")));
+            self.listener.on(Event::Slow { role: connection.role, url: connection.http.address() });
         }
         answer.await
     }
