@@ -194,18 +194,20 @@ impl Influxdb {
 
     /// Sets the retention period of the database's default policy, unless it has changed since it
     /// was read. Shard groups are dropped as a whole, so their duration is set as InfluxDB itself
-    /// would choose it.
+    /// would choose it. A database whose default policy was dropped rejects points until it has one again.
     ///
     /// # Errors
-    /// [`Error::Raced`] if it has changed, otherwise if the server returns an error.
+    /// [`Error::Raced`] if it has changed, [`Error::Absent`] if there is no default policy, otherwise if the server
+    /// returns an error.
     pub(crate) async fn set_retention(&self, database: &str, from: Option<Retention>, to: Retention) -> Result<()> {
-        let Some(policy) = self.default_retention(database).await? else { return Ok(()) };
-        if from.is_some() && Retention::parse(&policy.duration) != from {
+        let policy = self.default_retention(database).await?;
+        if from.is_some() && policy.as_ref().and_then(|policy| Retention::parse(&policy.duration)) != from {
             return Err(Error::Raced {
                 doing: format!("set the retention period of database {database}"),
                 why: "another process has just set it".into(),
             });
         }
+        let Some(policy) = policy else { return Err(no_default_policy(database, to)) };
         let statement = format!(
             "ALTER RETENTION POLICY {} ON {} DURATION {} SHARD DURATION {}",
             quoted(&policy.name),
@@ -338,6 +340,24 @@ pub(crate) fn database_statements(name: &str, retention: Option<Retention>) -> V
         format!("ALTER RETENTION POLICY autogen ON {database} DURATION {duration} SHARD DURATION {shard} DEFAULT")
     });
     std::iter::once(create).chain(keep).collect()
+}
+
+/// The error for a database whose default policy was dropped. Only a user knows whether another one should replace it.
+fn no_default_policy(database: &str, period: Retention) -> Error {
+    let on = quoted(database);
+    Error::Absent {
+        what: format!(
+            "database {database} has no default retention policy, so it has no period to set and InfluxDB rejects new \
+             points"
+        ),
+        hint: format!(
+            "make one of its policies the default with `ALTER RETENTION POLICY NAME ON {on} DEFAULT` in InfluxDB, or \
+             create one with `CREATE RETENTION POLICY autogen ON {on} DURATION {} REPLICATION 1 SHARD DURATION {} \
+             DEFAULT`",
+            period.influxql(),
+            shard(period)
+        ),
+    }
 }
 
 /// The duration of a shard group that InfluxDB chooses for a retention period.

@@ -962,6 +962,13 @@ fn retention_is_set_compared_and_shortened_only_after_confirmation() {
     // A missing database is created with the period; nothing is lost, so no confirmation is requested.
     it.run(&["up", "--database", "new", "--retention", "12h", "--move-data-source"]).expect(0);
     assert_eq!(period("new"), "12h0m0s");
+    // Without a default policy, InfluxDB rejects points.
+    it.influxd.query("", "DROP RETENTION POLICY autogen ON clipper");
+    let words = ["up", "--retention", "90d", "--move-data-source", "--yes"];
+    record.add("no default policy", it.run(&words).expect(1));
+    it.influxd.query("", "CREATE RETENTION POLICY autogen ON clipper DURATION 1d REPLICATION 1 DEFAULT");
+    it.run(&words).expect(0);
+    assert_eq!(period("clipper"), "2160h0m0s");
     record.section();
 }
 
