@@ -190,12 +190,7 @@ fn recover(world: &World, case: Case) {
 }
 
 /// Runs to the end, and from every crash after any step. Returns the number of runs.
-fn check(world: &World, case: Case) -> usize {
-    check_round(world, &stack(case, world), case)
-}
-
-/// The same for a run that has begun.
-fn check_round(world: &World, desired: &Stack, case: Case) -> usize {
+fn check(world: &World, desired: &Stack, case: Case) -> usize {
     let options = UpOptions { reset_password: case.reset, ..UpOptions::default() };
     let seen = world.observe(desired, case);
     let plan = plan::up(desired, &seen, options);
@@ -231,7 +226,7 @@ fn check_round(world: &World, desired: &Stack, case: Case) -> usize {
                     crashed.begin_round();
                 }
                 let is_unchecked = continues && is_new(&("check", &crashed, next));
-                usize::from(is_tried) + if is_unchecked { check_round(&crashed, desired, next) } else { 0 }
+                usize::from(is_tried) + if is_unchecked { check(&crashed, desired, next) } else { 0 }
             };
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
             assert!(outcome.is_ok(), "{case:?} from {world:?}\nwith {order:?}\ninterrupted after {interrupted}");
@@ -298,11 +293,13 @@ const PASSWORDS: [Passwords; 9] = [
 fn objects(database: bool, combination: usize, variant: usize) -> World {
     let thing = |shift| [ObjectState::Missing, ObjectState::Wrong, ObjectState::Right][(variant + shift) % 3];
     let (source, settings) = (thing(usize::from(database)), thing(combination));
+    let is_recorded = combination % 2 == usize::from(database);
+    let dashboard = |thing| if thing == ObjectState::Right && !is_recorded { ObjectState::Unrecorded } else { thing };
     World {
         database,
         keeps: [Retention::Forever, DAYS_90, DAYS_2][(variant + combination) % 3],
-        dashboard: thing(0),
-        own: thing(combination),
+        dashboard: dashboard(thing(0)),
+        own: dashboard(thing(combination)),
         source,
         rules: thing(combination + 1).into(),
         stale: database && source == ObjectState::Right,
@@ -381,9 +378,9 @@ fn check_everywhere(case: Case) {
         worlds_seen += 1;
         let is_published = world.grafana.container.is_some_and(|actual| actual.open);
         if case.account != Account::Admin && case.open && world.data.db.is_some() && !is_published {
-            runs += check(&World { accepts_admin: true, ..world.clone() }, case);
+            runs += check(&World { accepts_admin: true, ..world.clone() }, &stack(case, &world), case);
         }
-        runs += check(&world, case);
+        runs += check(&world, &stack(case, &world), case);
     };
     if case.ports.is_some() {
         // Only the holder of a port matters here.
@@ -460,7 +457,7 @@ fn a_declined_retention_is_never_remembered() {
         let mut declined = 0;
         worlds(&[0, 1, 2], &influxdbs(), &some(&grafanas), &PASSWORDS[1..4], |found| {
             let (mut world, desired) = (found.clone(), stack(case, &found));
-            for _ in 0..6 {
+            for _ in 0..ROUNDS {
                 let seen = world.observe(&desired, case);
                 let plan = plan::up(&desired, &seen, UpOptions::default());
                 if shortens_retention(&desired, &seen, &plan) {
@@ -566,7 +563,7 @@ fn every_pending_failed_or_rolled_back_upgrade_ends_well_with_any_image() {
         let passwords = [PASSWORDS[2], PASSWORDS[8]];
         worlds(&[1], &influxdbs[influxdbs.len() - 1..], &grafanas(&[false, true]), &passwords, |world| {
             for world in with_upgrades(&world) {
-                runs += check(&world, case);
+                runs += check(&world, &stack(case, &world), case);
             }
         });
     }
@@ -681,7 +678,7 @@ fn a_restore_killed_after_any_step_can_only_be_restarted_or_removed() {
         }
     }
     // With all data restored, `up` completes it, even after a kill after any of its steps.
-    check(whole, case);
+    check(whole, &stack(case, whole), case);
 }
 
 #[test]

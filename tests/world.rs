@@ -15,9 +15,9 @@ use clipper_metrics::model::login::{
     Attempt, Credential, DefaultLogin, LoginAttempts, LoginState, NextLogin, next_login,
 };
 use clipper_metrics::model::observed::{
-    ActualAlerts, ActualRule, AlertFolder, AlertRulesState, ContainerState, DashboardState, DataSourceState,
-    GrafanaState, Image, InfluxdbState, Network, Observed, ObservedServer, OurContainer, PortHolder, Query, RunState,
-    ServerContent, ServerResponse, StoredSettings, VolumeState,
+    ActualAlerts, ActualDashboard, ActualRule, AlertFolder, AlertRulesState, ContainerState, DashboardState,
+    DataSourceState, GrafanaState, Image, InfluxdbState, Network, Observed, ObservedServer, OurContainer, PortHolder,
+    Query, RunState, ServerContent, ServerResponse, StoredSettings, VolumeState,
 };
 use clipper_metrics::model::plan::{self, ContainerUse, NewContainer, Phase, Plan, Step};
 use clipper_metrics::model::retention::Retention;
@@ -107,6 +107,8 @@ pub enum ObjectState {
     Missing,
     Wrong,
     Right,
+    /// A right dashboard whose content Grafana changed when it was saved.
+    Unrecorded,
 }
 
 /// The alert rules, each as desired, unfinished, or missing, and their folder.
@@ -364,11 +366,13 @@ pub fn own_dashboard() -> DesiredUserDashboard {
 }
 
 fn seen_dashboard(thing: ObjectState) -> DashboardState {
-    match thing {
-        ObjectState::Missing => DashboardState::Missing,
-        ObjectState::Wrong => DashboardState::Present(model::actual_dashboard("old")),
-        ObjectState::Right => DashboardState::Present(model::actual_dashboard("new")),
-    }
+    let content_hash = match thing {
+        ObjectState::Missing => return DashboardState::Missing,
+        ObjectState::Wrong => "old",
+        ObjectState::Right | ObjectState::Unrecorded => "new",
+    };
+    let unrecorded = thing == ObjectState::Unrecorded;
+    DashboardState::Present(ActualDashboard { unrecorded, ..model::actual_dashboard(content_hash) })
 }
 
 fn seen_source(thing: ObjectState) -> DataSourceState {
@@ -376,7 +380,7 @@ fn seen_source(thing: ObjectState) -> DataSourceState {
     let (fields, made_for) = match thing {
         ObjectState::Missing => return DataSourceState::Missing,
         ObjectState::Right => (desired.fields(), desired.made_for()),
-        ObjectState::Wrong => (BTreeMap::new(), MadeFor { url: String::new(), database: String::new(), machine: None }),
+        _ => (BTreeMap::new(), MadeFor { url: String::new(), database: String::new(), machine: None }),
     };
     DataSourceState::Ours { fields, made_for, provisioned: false }
 }
@@ -384,8 +388,8 @@ fn seen_source(thing: ObjectState) -> DataSourceState {
 fn seen_rule(thing: ObjectState, rule: AlertRule) -> ActualRule {
     let fields = match thing {
         ObjectState::Missing => return ActualRule::Missing,
-        ObjectState::Wrong => BTreeMap::new(),
         ObjectState::Right => alert_settings().fields(rule, DesiredDashboard::DEFAULT_OBJECTIVE),
+        _ => BTreeMap::new(),
     };
     let (folder_uid, group) = (FOLDER.into(), model::stack().instance);
     ActualRule::Present { edited: false, provisioned: false, fields, made_for: None, folder_uid, group }
@@ -403,6 +407,11 @@ impl World {
             Role::Influxdb => &mut self.influxdb,
             Role::Grafana => &mut self.grafana,
         }
+    }
+
+    fn dashboard(&mut self, id: DashboardId, case: Case) -> &mut ObjectState {
+        assert!(id == DashboardId::Bundled || case.own && id == DashboardId::User(0));
+        if id == DashboardId::Bundled { &mut self.dashboard } else { &mut self.own }
     }
 
     /// The password behind the name of a login.
@@ -807,15 +816,16 @@ impl World {
     fn execute_in_grafana(&mut self, case: Case, step: &Step) -> bool {
         match step {
             Step::SaveDashboard { id, replaces, .. } => {
-                let saved = match id {
-                    DashboardId::Bundled => &mut self.dashboard,
-                    DashboardId::User(index) => {
-                        assert!(case.own && *index == 0);
-                        &mut self.own
-                    }
-                };
                 let read = replaces.clone().map_or(DashboardState::Missing, |one| DashboardState::Present(*one));
-                assert_eq!(read, seen_dashboard(std::mem::replace(saved, ObjectState::Right)));
+                let saved = self.dashboard(*id, case);
+                assert_eq!(read, seen_dashboard(*saved));
+                // Grafana stores some dashboards unchanged.
+                *saved = if *saved == ObjectState::Wrong { ObjectState::Unrecorded } else { ObjectState::Right };
+            }
+            Step::RecordDashboard { id, observed, .. } => {
+                let recorded = std::mem::replace(self.dashboard(*id, case), ObjectState::Right);
+                assert_eq!(recorded, ObjectState::Unrecorded);
+                assert_eq!(DashboardState::Present(observed.as_ref().clone()), seen_dashboard(recorded));
             }
             Step::SetHome { uid } => {
                 assert_eq!(*uid, model::dashboard().uid);
