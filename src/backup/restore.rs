@@ -52,8 +52,8 @@ pub(crate) fn restoring(mut stack: Stack, restore: UnfinishedRestore) -> Stack {
     }
     stack.restore = Some(restore);
     if let Some(settings) = &mut stack.settings {
-        // The archive's settings are not stored yet.
-        settings.merged_from = None;
+        // The end of the restore stores them.
+        settings.merged_from = Some(settings.keep_retention(None));
     }
     stack
 }
@@ -264,6 +264,9 @@ fn with_fitting_hint(stack: &Stack, left: Left, error: Error) -> Error {
 /// The stack while there is no instance yet that `up` could change: suggested commands repeat the restore.
 fn before_restore(stack: &Stack) -> Stack {
     let mut stack = stack.clone();
+    if let Some(settings) = &mut stack.settings {
+        settings.merged_from = None;
+    }
     if let Some(restore) = &stack.restore {
         stack.invocation = stack.invocation.restoring(Path::new(&restore.archive));
     }

@@ -1,5 +1,6 @@
 //! `logs`: shows the servers' logs, merged as lines arrive.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use clap::builder::PossibleValue;
@@ -128,7 +129,7 @@ async fn logs(
     for role in Role::ALL.into_iter().filter(|role| options.role.is_none_or(|only| only == *role)) {
         if let Some(actual) = seen.server(role).container.ours() {
             let (id, started_at) = (actual.id.clone(), actual.started_at.clone());
-            let source = LogSource { role, id, started_at, since, tail: options.tail };
+            let source = LogSource { role, id, started_at, since, shown: 0, tail: options.tail };
             let continues = options.follow && matches!(actual.run, RunState::Running | RunState::Restarting);
             readers.push(read(session, source, options.follow, continues, sender.clone()));
         }
@@ -161,13 +162,30 @@ struct LogSource {
     id: String,
     /// In RFC 3339 format.
     started_at: Option<String>,
-    /// Only lines after this time, in nanoseconds since 1970.
+    /// Only lines from this time on, in nanoseconds since 1970.
     since: i64,
+    /// The number of lines of exactly that time that were read.
+    shown: usize,
     /// Only the last lines, until one of them is read.
     tail: Option<usize>,
 }
 
-/// Sends every line of a log. If it `continues`, so it does after its container was restarted or replaced.
+impl LogSource {
+    /// Notes the time of a line that was read.
+    fn passed(&mut self, at: i64) {
+        match at.cmp(&self.since) {
+            Ordering::Greater => (self.since, self.shown) = (at, 1),
+            Ordering::Equal => self.shown += 1,
+            Ordering::Less => {}
+        }
+        // Without a time, the next read would show the complete log.
+        if at > 0 {
+            self.tail = None;
+        }
+    }
+}
+
+/// Sends every line of a log. With `continues`, the log goes on with the container that restarts or replaces this one.
 async fn read(
     session: &Session,
     mut source: LogSource,
@@ -176,7 +194,8 @@ async fn read(
     sender: mpsc::Sender<(Role, String)>,
 ) -> Result<()> {
     loop {
-        let mut lines = std::pin::pin!(session.docker()?.logs(&source.id, follow, source.tail, source.since));
+        let mut lines =
+            std::pin::pin!(session.docker()?.logs(&source.id, follow, source.tail, source.since, source.shown));
         loop {
             let next = if follow { lines.next().await } else { next_in_time(&mut lines).await? };
             let line = match next {
@@ -185,7 +204,7 @@ async fn read(
                 Some(Err(error)) if !continues => return Err(error),
                 Some(Err(_)) | None => break,
             };
-            (source.since, source.tail) = (source.since.max(line.at), None);
+            source.passed(line.at);
             if sender.send((source.role, line.text)).await.is_err() {
                 return Ok(());
             }
@@ -225,16 +244,17 @@ async fn successor(session: &Session, ended: &LogSource) -> Result<Option<LogSou
         note("has not started again");
         return Ok(None);
     };
-    let (since, tail) = match ended.tail {
-        _ if next.id != ended.id => (0, None),
-        // Earlier lines were left out.
-        Some(_) if next.started_at != ended.started_at => {
-            (next.started_at.as_deref().and_then(nanoseconds_of).unwrap_or_default(), None)
-        }
-        // Where the last read ended, so that a short run in between is shown, too.
-        tail => (ended.since, tail),
+    let started = next.started_at.as_deref().and_then(nanoseconds_of).unwrap_or_default();
+    let (since, shown, tail) = match ended.tail {
+        _ if next.id != ended.id => (0, 0, None),
+        // `--tail` left out earlier lines, so the log begins with the new run.
+        Some(_) if next.started_at != ended.started_at => (started, 0, None),
+        // The engine's clock was set back.
+        _ if started < ended.since && next.started_at != ended.started_at => (started, 0, None),
+        // The log continues after the last line, so that a short run in between is shown.
+        tail => (ended.since, ended.shown, tail),
     };
-    Ok(Some(LogSource { role, id: next.id, started_at: next.started_at, since, tail }))
+    Ok(Some(LogSource { role, id: next.id, started_at: next.started_at, since, shown, tail }))
 }
 
 fn no_log(stack: &Stack, role: Option<Role>) -> Error {
@@ -279,7 +299,7 @@ mod tests {
         use crate::model::credentials::Credentials;
         use crate::model::event::Silent;
 
-        // In the engine's format, received at that second of 2026 and a half.
+        // In the engine's format, stamped half a second after the given second of 2026.
         let line = |second: u32, text: &str| {
             let line = format!("2026-01-01T00:00:{second:02}.500000000Z {text}\n");
             format!("\u{1}\0\0\0\0\0\0{}{line}", char::from(u8::try_from(line.len()).unwrap()))
@@ -314,7 +334,7 @@ mod tests {
             Session::new(crate::samples::stack(), Some(Rc::new(docker)), credentials, Rc::new(Silent)).unwrap();
         let (sender, mut lines) = mpsc::channel::<(Role, String)>(LINES);
         let started_at = Some("2026-01-01T00:00:05Z".into());
-        let source = LogSource { role: Role::Grafana, id: "c".into(), started_at, since: 0, tail: Some(9) };
+        let source = LogSource { role: Role::Grafana, id: "c".into(), started_at, since: 0, shown: 0, tail: Some(9) };
         let shown = async {
             let mut shown = Vec::new();
             while shown.len() < 3 {

@@ -14,13 +14,12 @@ use crate::engine::Docker;
 use crate::engine::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::model::event::{Event, Listener};
-use crate::model::hints;
 use crate::model::image::ImageRef;
 use crate::model::invocation::{shell_word, typed_option};
 use crate::model::lost_settings::Lost;
 use crate::model::native::System;
-use crate::model::observed::{StoredSettings, VolumeState};
-use crate::model::plan::{self, Resource};
+use crate::model::observed::{ManagedServer, StoredSettings, VolumeState};
+use crate::model::plan;
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::{EngineLocation, Remembered, RestoreRecord, Stack, UnfinishedRestore};
@@ -69,10 +68,14 @@ pub(super) async fn open_or(
 ) -> Result<Session> {
     if inputs.needs_no_engine() {
         let session = without_engine(inputs, context)?;
-        if access != Access::ReadOnly {
-            expect_external(&session, inputs, context).await?;
-        }
-        return Ok(session);
+        let managed = match access {
+            Access::ReadOnly => None,
+            Access::Preview | Access::Change => managed_behind(&session, inputs, context).await,
+        };
+        return Ok(match managed {
+            Some(managed) => session.with_managed_behind(managed),
+            None => session,
+        });
     }
     let endpoint = context.endpoint()?;
     let is_named = endpoint.chosen_by.is_this_run();
@@ -162,18 +165,8 @@ async fn open_on(
         merged => merged,
     };
     let (stack, credentials) = merged?;
-    if let Some(url) = dropped_data_source_url(inputs, stored.as_ref(), &stack) {
-        context.printer.on(Event::Warning(&format!(
-            "the remembered --data-source-url {url} was chosen for another InfluxDB or Grafana and is not used; `{}` keeps it",
-            stack.command(&format!("up{}", typed_option("--data-source-url", &url)))
-        )));
-    }
-    if scope == SettingsScope::Whole
-        && access != Access::ReadOnly
-        && let Some(remembered) = stored.as_ref().and_then(|stored| stored.values.as_ref())
-        && let Some(left) = hints::left_organisation(&stack, remembered)
-    {
-        context.printer.on(Event::Warning(&left));
+    if scope == SettingsScope::Whole {
+        warn_about_dropped_url(inputs, stored.as_ref(), &stack, context);
     }
     let session = Session::new(stack, Some(Rc::new(docker)), credentials, context.listener())?;
     Ok(session.with_lock(lock).with_stored(stored))
@@ -218,6 +211,7 @@ pub(super) async fn open_restored(
     let stored = StoredSettings { values: Some(values), ..StoredSettings::default() };
     let memory = Memory { stored: Some(stored), ..Memory::default() };
     let (mut stack, credentials) = settings::merge(&inputs, &engine, &memory)?;
+    warn_about_dropped_url(&inputs, memory.stored.as_ref(), &stack, context);
     if let Some(unknown) = plan::unknown_settings(&stack) {
         return Err(Error::usage(
             format!("the archive contains settings that cannot be used: {}", unknown.why),
@@ -225,7 +219,7 @@ pub(super) async fn open_restored(
         ));
     }
     let mut values = stack.settings.as_ref().map(|settings| settings.values.clone()).unwrap_or_default();
-    restore.retention = values.remove(Retention::SETTING).filter(|one| !one.from_file).map(|one| one.value);
+    restore.retention = values.remove(Retention::SETTING).map(|one| one.value);
     stack = backup::restoring(stack, restore.clone());
     let record = RestoreRecord { values, restore, replaced: noted.restore };
     let images =
@@ -237,8 +231,8 @@ pub(super) async fn open_restored(
 /// The settings of an interrupted restore of the same archive.
 fn interrupted_settings(noted: &StoredSettings, restore: &UnfinishedRestore) -> Option<BTreeMap<String, Remembered>> {
     let interrupted = noted.restore.as_ref().filter(|interrupted| interrupted.is_of_same(restore))?;
-    let retention = interrupted.retention.clone().map(|value| Remembered { value, from_file: false });
     let mut values = noted.values.clone()?;
+    let retention = interrupted.retention.clone().map(|value| Remembered { value, from_file: false });
     values.extend(retention.map(|retention| (Retention::SETTING.to_string(), retention)));
     Some(values)
 }
@@ -255,10 +249,6 @@ fn restored_settings(
         }
         values
     });
-    // Retention is stored only after its confirmation.
-    if let Some((name, retention)) = manifest.settings.get_key_value(Retention::SETTING) {
-        values.entry(name.clone()).or_insert_with(|| retention.clone());
-    }
     let database = Remembered { value: manifest.database.clone(), from_file: false };
     values.entry(Setting::Database.key().option.into()).or_insert(database);
     values
@@ -285,16 +275,16 @@ async fn acquire(docker: &Docker, name: &str, context: &Context<'_>) -> Result<l
     Ok(lock)
 }
 
-/// Refuses URLs on this machine that lead to managed containers, as far as an engine that answers at once shows it. A
+/// The managed container that a URL on this machine leads to, as far as an engine that answers at once shows it. A
 /// request with a random number, sent to the URL, must arrive in the container: the engine's socket may be forwarded.
-async fn expect_external(session: &Session, inputs: &Inputs, context: &Context<'_>) -> Result<()> {
+async fn managed_behind(session: &Session, inputs: &Inputs, context: &Context<'_>) -> Option<(Role, ManagedServer)> {
     let stack = session.stack();
     let is_here = |role| {
         inputs.addresses(&stack.url(role).host).into_iter().any(|ip| ip.is_loopback() || (inputs.has_address)(ip))
     };
-    let Ok(endpoint) = context.endpoint() else { return Ok(()) };
+    let endpoint = context.endpoint().ok()?;
     if endpoint.is_ssh() || !Role::ALL.into_iter().any(is_here) {
-        return Ok(());
+        return None;
     }
     let found = async {
         let docker = Docker::connect(endpoint, context.listener()).await?;
@@ -302,13 +292,16 @@ async fn expect_external(session: &Session, inputs: &Inputs, context: &Context<'
         let is_behind = session.is_behind(&docker, role, &managed.container).await?;
         Ok::<_, Error>(is_behind.then_some((role, managed)))
     };
-    match tokio::time::timeout(CHECK_TIMEOUT, found).await {
-        Ok(Ok(Some((role, managed)))) => Err(Error::Blocked {
-            resource: Resource::Server(role),
-            blocker: plan::managed_server(stack, role, &stack.url(role).to_string(), &managed, "up"),
-        }),
-        _ => Ok(()),
-    }
+    tokio::time::timeout(CHECK_TIMEOUT, found).await.ok()?.ok()?
+}
+
+/// Warns if this run does not use the remembered address of the data source, because its servers are others.
+fn warn_about_dropped_url(inputs: &Inputs, stored: Option<&StoredSettings>, stack: &Stack, context: &Context<'_>) {
+    let Some(url) = dropped_data_source_url(inputs, stored, stack) else { return };
+    context.printer.on(Event::Warning(&format!(
+        "the remembered --data-source-url {url} was chosen for another InfluxDB or Grafana and is not used; `{}` keeps it",
+        stack.command(&format!("up{}", typed_option("--data-source-url", &url)))
+    )));
 }
 
 /// The remembered address of the data source that this run does not use, although no other one was supplied.

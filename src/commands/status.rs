@@ -74,8 +74,10 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &StatusArguments) -> R
         })))?;
         return Ok(Exit::Done);
     }
+    // A pipe can be read only once.
+    let inputs = read_inputs(context, SettingsScope::Whole)?;
     let status = loop {
-        let session = session::open(context, Access::ReadOnly).await?;
+        let session = session::open_with(&inputs, context, Access::ReadOnly).await?;
         if let Some(status) = reconcile::status(&session, &mut session.connect(), arguments.show_secrets).await? {
             break status;
         }

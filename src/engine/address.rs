@@ -30,8 +30,8 @@ impl Docker {
     /// Tries to publish a server's address; with port 0, the engine chooses the port.
     ///
     /// # Errors
-    /// [`Error::Publish`] if the address is taken or does not exist, [`Error::Docker`] if the engine cannot publish
-    /// it for another reason, such as a privileged port.
+    /// [`Error::Publish`] if the address is taken or does not exist, [`Error::Raced`] if another run disturbed the check,
+    /// [`Error::Docker`] if the engine cannot publish it for another reason, such as a privileged port.
     pub(crate) async fn check_address(
         &self,
         instance: &str,
@@ -50,6 +50,12 @@ impl Docker {
                 let holder = self.holder(instance, spec.role, publish, refusal).await;
                 Err(Error::Publish { role: spec.role, address: spec.config.publish, holder, answers: None, free: None })
             }
+            // Another run removed the container, or two networks have the name: the address is still unknown.
+            Err(Error::Docker {
+                doing,
+                why,
+                refusal: Refusal::NotFound | Refusal::Conflict | Refusal::BeingRemoved,
+            }) => Err(Error::Raced { doing, why }),
             Err(Error::Docker { refusal, .. }) if !concerns_publishing(refusal) => Ok(()),
             result => result.map(drop),
         };
@@ -98,7 +104,12 @@ pub(super) fn is_address_check(container: &ContainerSummary) -> bool {
     let labels = container.labels.as_ref();
     let Some(instance) = labels.and_then(|labels| labels.get(labels::INSTANCE)) else { return false };
     let has_purpose = labels.and_then(|labels| labels.get(labels::ROLE)).is_some_and(|purpose| purpose == PURPOSE);
-    has_purpose && Role::ALL.iter().any(|role| name(instance, *role) == name_of(container))
+    has_purpose && is_name_of_check(instance, &name_of(container))
+}
+
+/// Whether a container that checks an address of the instance has that name.
+pub(super) fn is_name_of_check(instance: &str, container: &str) -> bool {
+    Role::ALL.iter().any(|role| name(instance, *role) == container)
 }
 
 fn name(instance: &str, role: Role) -> String {

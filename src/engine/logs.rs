@@ -35,7 +35,7 @@ pub(crate) struct TimedLine {
 impl Docker {
     /// The last lines of a container's log.
     pub(crate) async fn last_lines(&self, name: &str) -> Vec<String> {
-        let stream = self.logs(name, false, Some(LOG_LINES), 0);
+        let stream = self.logs(name, false, Some(LOG_LINES), 0, 0);
         // An engine may send more lines than requested.
         let read = stream.take(LOG_LINES).filter_map(async |line| Some(excerpt(&line.ok()?.text, 400))).collect();
         tokio::time::timeout(LOG_TIMEOUT, read).await.unwrap_or_default()
@@ -46,7 +46,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] if the log cannot be read.
     pub(crate) async fn has_logged(&self, name: &str, text: &str) -> Result<bool> {
-        let mut lines = std::pin::pin!(self.logs(name, false, Some(LINES_SEARCHED), 0));
+        let mut lines = std::pin::pin!(self.logs(name, false, Some(LINES_SEARCHED), 0, 0));
         let search = async {
             while let Some(line) = lines.next().await {
                 if line?.text.contains(text) {
@@ -64,28 +64,35 @@ impl Docker {
         })
     }
 
-    /// The lines of a container's log after `since`, in nanoseconds since 1970; 0 means everything. The lines of that
-    /// second are repeated if the engine's times are whole seconds.
+    /// The lines of a container's log from `since` on, in nanoseconds since 1970, without the first `shown` ones of exactly
+    /// that time; 0 means everything.
     pub(crate) fn logs(
         &self,
         name: &str,
         follow: bool,
         tail: Option<usize>,
         since: i64,
+        shown: usize,
     ) -> impl Stream<Item = Result<TimedLine>> + use<> {
         let tail = tail.map_or_else(|| "all".to_string(), |lines| lines.to_string());
         let options = LogsOptionsBuilder::default().follow(follow).stdout(true).stderr(true).tail(&tail);
         let options = options.timestamps(true).since(i32::try_from(since / SECOND).unwrap_or(i32::MAX)).build();
-        let is_new = move |line: &TimedLine| line.at > since || line.at % SECOND == 0;
+        // The engine selects by second, and some engines stamp lines with whole seconds.
+        let mut to_skip = shown;
+        let mut is_new = move |line: &TimedLine| {
+            let is_shown = line.at == since && to_skip > 0;
+            to_skip -= usize::from(is_shown);
+            (line.at >= since || line.at == 0) && !is_shown
+        };
         let doing = "read the log of a container";
         let (client, bounded) = for_stream(&self.client);
         let output = bounded(client.logs(name, Some(options))).map(Some).chain(stream::iter([None]));
         let mut lines = LogLines::default();
         output.flat_map(move |output| {
             stream::iter(match output {
-                Some(Ok(output)) => lines.add(output).into_iter().filter(is_new).map(Ok).collect(),
+                Some(Ok(output)) => lines.add(output).into_iter().filter(&mut is_new).map(Ok).collect(),
                 Some(Err(error)) => vec![Err(translate(doing, &error))],
-                None => lines.unfinished().into_iter().filter(is_new).map(Ok).collect(),
+                None => lines.unfinished().into_iter().filter(&mut is_new).map(Ok).collect(),
             })
         })
     }

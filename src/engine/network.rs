@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use bollard::models::{ContainerSummary, EndpointSettings, NetworkCreateRequest, NetworkDisconnectRequest, SystemInfo};
 use bollard::query_parameters::ListNetworksOptionsBuilder;
 
+use super::address::is_name_of_check;
 use super::endpoint::Endpoint;
 use super::listing::{is_up, name_of};
 use super::{Docker, labels};
@@ -180,7 +181,7 @@ impl Docker {
         names.sort();
         let Some(first) = names.first() else { return Ok(()) };
         let attached = attached(&names);
-        if !keep_first {
+        if !keep_first || names.iter().all(|name| is_name_of_check(instance, name)) {
             return Err(Error::Raced { doing: format!("remove network {instance}"), why: attached });
         }
         Err(Error::Foreign {

@@ -1,13 +1,11 @@
 //! Advice for the user that follows from a plan and its observation.
 
-use std::collections::BTreeMap;
-
 use super::alerts::Alerts;
 use super::invocation::{Invocation, shell_word, typed_option};
 use super::observed::{Catalogue, Observed, QueryFault, Unreadable};
 use super::plan::{Blocker, Finding, Item, Plan, Resource};
 use super::role::Role;
-use super::stack::{DesiredDataSource, DesiredUserDashboard, Need, NeededObject, Remembered, Stack};
+use super::stack::{DesiredDataSource, DesiredUserDashboard, Need, NeededObject, Stack};
 use super::upgrade::UpgradeState;
 
 /// The hints that follow from the stack, its plan and its observation, the most important first.
@@ -34,23 +32,17 @@ pub(super) fn hints(
     hints
 }
 
-/// The objects that stay behind in an organisation of Grafana, if the remembered settings name another one.
-pub(crate) fn left_organisation(stack: &Stack, remembered: &BTreeMap<String, Remembered>) -> Option<String> {
-    let value = |name: &str| remembered.get(name).map(|one| one.value.as_str());
-    let desired = &stack.settings.as_ref()?.values;
-    let is_same_server = value("grafana-url") == desired.get("grafana-url").map(|one| one.value.as_str());
-    let left = value("grafana-org");
-    if !is_same_server || left == stack.organisation.as_deref() {
-        return None;
-    }
-    let place = left.map_or_else(|| "main organisation".to_string(), |name| format!("organisation {name:?}"));
-    let way = if stack.container(Role::Grafana).is_some() {
-        "delete them there".to_string()
-    } else {
-        let option = typed_option("--grafana-org", left.unwrap_or_default());
-        format!("`{}` removes them", stack.command(&format!("down --deregister{option}")))
-    };
-    Some(format!("data source, dashboards and alert rules in Grafana's {place} stay: {way}"))
+/// The note that a run with another organisation leaves the objects in the remembered one. Without a name, both can be the
+/// same.
+pub(crate) fn left_organisation(stack: &Stack) -> Option<String> {
+    let settings = stack.settings.as_ref()?;
+    let before = settings.merged_from.as_ref()?;
+    let value = |name: &str| before.get(name).map(|one| one.value.as_str());
+    let is_same_server = value("grafana-url") == settings.values.get("grafana-url").map(|one| one.value.as_str());
+    let (left, entered) = (value("grafana-org")?, stack.organisation.as_ref()?);
+    (is_same_server && left != entered).then(|| {
+        format!("objects of {} in Grafana's organisation {left:?} stay as they are: delete them there", stack.instance)
+    })
 }
 
 /// The way back to the image before one that is not accepted yet. A tag that was moved to it leads to the new image only.
@@ -246,9 +238,11 @@ pub(crate) fn failed_image(stack: &Stack) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::model::image::ImageRef;
-    use crate::model::stack::Settings;
+    use crate::model::stack::{Remembered, Settings};
     use crate::model::upgrade::{NamedImage, Upgrade};
     use crate::samples;
 
@@ -259,22 +253,16 @@ mod tests {
             all.iter().map(|(name, value)| (name.to_string(), remembered(value))).collect()
         };
         let left = |before: &[(&str, &str)], now: &[(&str, &str)]| {
-            let mut stack = samples::stack();
             let desired = values(now);
-            stack.organisation = desired.get("grafana-org").map(|one| one.value.clone());
-            if desired.contains_key("grafana-url") {
-                stack.services.grafana = samples::external("g", 3000);
-            }
-            stack.settings = Some(Settings { values: desired, ..Settings::default() });
-            left_organisation(&stack, &values(before))
+            let organisation = desired.get("grafana-org").map(|one| one.value.clone());
+            let settings = Settings { values: desired, merged_from: Some(values(before)), lost: None };
+            left_organisation(&Stack { organisation, settings: Some(settings), ..samples::stack() })
         };
         let (server, other) = (("grafana-url", "http://g:3000"), ("grafana-url", "http://h:3000"));
         let (ours, theirs) = (("grafana-org", "O 1"), ("grafana-org", "O2"));
-        let removed = "data source, dashboards and alert rules in Grafana's organisation \"O 1\" stay: `clipper-metrics \
-                       down --deregister --grafana-org 'O 1'` removes them";
-        assert_eq!(left(&[server, ours], &[server, theirs]).unwrap(), removed);
-        let main = "data source, dashboards and alert rules in Grafana's main organisation stay: delete them there";
-        assert_eq!(left(&[], &[theirs]).unwrap(), main);
+        let stay = "objects of x in Grafana's organisation \"O 1\" stay as they are: delete them there";
+        assert_eq!(left(&[server, ours], &[server, theirs]).unwrap(), stay);
+        assert_eq!(left(&[], &[theirs]), None, "it can be the same");
         assert_eq!(left(&[server, ours], &[other, theirs]), None, "another server");
         assert_eq!(left(&[server, ours], &[server, ours]), None);
     }

@@ -42,6 +42,9 @@ impl Attempt {
 /// The interval at which the stored password is read again after a rejected login.
 const READ_AGAIN: Duration = Duration::from_secs(30);
 
+/// How long Grafana locks a user out, counted from the wrong password.
+const LOCKOUT: Duration = Duration::from_secs(300);
+
 /// The logins that were tried at the current Grafana.
 #[derive(Debug, Clone, Default)]
 pub struct LoginAttempts {
@@ -60,6 +63,8 @@ struct GivenUp {
     at: Instant,
     /// The files at that time, if they were read.
     files: Option<VolumeFiles>,
+    /// Set if Grafana rejects every login of the account, whatever the password: when that was found.
+    locked_out: Option<Instant>,
 }
 
 impl LoginAttempts {
@@ -89,7 +94,27 @@ impl LoginAttempts {
     /// Ends the attempts with Grafana's message.
     pub(crate) fn give_up(&mut self, message: &str, files: Option<&VolumeFiles>, now: Instant) {
         self.accepted = None;
-        self.given_up = Some(GivenUp { message: message.into(), at: now, files: files.cloned() });
+        self.given_up = Some(GivenUp { message: message.into(), at: now, files: files.cloned(), locked_out: None });
+    }
+
+    /// Notes that Grafana rejects every login of the account for now.
+    pub(crate) fn lock_out(&mut self, now: Instant) {
+        if let Some(ended) = &mut self.given_up {
+            ended.locked_out = Some(now);
+        }
+    }
+
+    /// Allows every login again once a lockout is over.
+    pub(crate) fn end_lockout(&mut self, now: Instant) {
+        let locked_out = self.given_up.as_ref().and_then(|ended| ended.locked_out);
+        if locked_out.is_some_and(|since| now.duration_since(since) >= LOCKOUT) {
+            *self = Self::default();
+        }
+    }
+
+    #[must_use]
+    pub(crate) fn is_locked_out(&self) -> bool {
+        self.given_up.as_ref().is_some_and(|ended| ended.locked_out.is_some())
     }
 
     /// Grafana's message, if no login is left to try.
@@ -442,6 +467,21 @@ mod tests {
         assert!(!attempts.is_rejected(&attempt(Stored, "a")), "it has become the password");
         attempts.reject(attempt(Stored, "a"));
         assert_eq!(attempts.accepted(), None);
+    }
+
+    #[test]
+    fn after_a_lockout_every_login_is_allowed_again() {
+        let start = Instant::now();
+        let mut attempts = LoginAttempts::default();
+        attempts.reject(attempt(Stored, "a"));
+        attempts.give_up("wrong password", None, start);
+        attempts.end_lockout(start + LOCKOUT);
+        assert!(attempts.rejection().is_some() && !attempts.is_locked_out(), "it was not locked out");
+        attempts.lock_out(start);
+        attempts.end_lockout(start + LOCKOUT / 2);
+        assert!(attempts.is_locked_out());
+        attempts.end_lockout(start + LOCKOUT);
+        assert_eq!((attempts.rejection(), attempts.is_rejected(&attempt(Stored, "a"))), (None, false));
     }
 
     #[test]

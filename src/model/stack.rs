@@ -351,8 +351,14 @@ impl Settings {
     /// from nor those that this run stores.
     #[must_use]
     pub(crate) fn are_outdated(&self, stored: Option<&BTreeMap<String, Remembered>>) -> bool {
+        // The source of a value alone is not a change.
+        let texts = |values: &BTreeMap<String, Remembered>| -> BTreeMap<String, String> {
+            values.iter().map(|(name, one)| (name.clone(), one.value.clone())).collect()
+        };
         let before = self.merged_from.as_ref();
-        stored != before && stored != Some(&self.values) && stored != Some(&self.keep_retention(before))
+        let own = [&self.values, &self.keep_retention(before)].map(|values| Some(texts(values)));
+        let stored = stored.map(texts);
+        stored != before.map(texts) && !own.contains(&stored)
     }
 }
 
@@ -381,7 +387,7 @@ pub struct UnfinishedRestore {
     pub process: u32,
     /// The kernel's name of the system or container in which that id is valid; empty if unknown.
     pub process_space: String,
-    /// The retention period that the run requested and that is not confirmed yet.
+    /// The retention period to set, which is not confirmed yet.
     pub retention: Option<String>,
 }
 

@@ -74,20 +74,23 @@ impl Session {
         files: &mut Option<VolumeFiles>,
         influxdb_runs: bool,
     ) -> Result<(ServerResponse<observed::GrafanaState>, LoginState)> {
+        connection.attempts.end_lockout(Instant::now());
         if actual.is_some() && connection.attempts.reads_again(Instant::now()) {
             let read = self.read_files(connection).await?;
             connection.attempts.retry_with(&read, Instant::now());
             *files = Some(read);
         }
         if let Some(message) = connection.attempts.rejection() {
-            let message = message.to_string();
-            return Ok((ServerResponse::Refusing(message), self.rejected_login(actual).await));
+            return Ok((ServerResponse::Refusing(message.to_string()), rejected_login(connection)));
         }
         let mut rejection = "the login was already rejected".to_string();
         loop {
             let Some(attempt) = self.next_attempt(connection, actual, files).await? else {
                 connection.give_up(&rejection, files.as_ref());
-                return Ok((ServerResponse::Refusing(rejection), self.rejected_login(actual).await));
+                if self.is_locked_out(actual).await {
+                    connection.attempts.lock_out(Instant::now());
+                }
+                return Ok((ServerResponse::Refusing(rejection), rejected_login(connection)));
             };
             let mut client = self.grafana_client(connection, self.auth(&attempt));
             let signed_in = if is_anonymous { client.try_to_sign_in().await } else { Ok(()) };
@@ -114,13 +117,14 @@ impl Session {
         }
     }
 
-    /// The facts about a rejected login. Only Grafana's log shows whether it would reject the right password, too.
-    async fn rejected_login(&self, actual: Option<&OurContainer>) -> LoginState {
-        let log = match (&self.docker, actual) {
-            (Some(docker), Some(actual)) => docker.last_lines(&actual.id).await,
-            _ => Vec::new(),
-        };
-        LoginState { is_locked_out: is_locked_out(&log), ..LoginState::default() }
+    /// Whether a managed Grafana, which has just rejected a password, would reject the right one, too. Only its log shows it.
+    async fn is_locked_out(&self, actual: Option<&OurContainer>) -> bool {
+        match (&self.docker, actual) {
+            (Some(docker), Some(actual)) if !self.stack.login.uses_token => {
+                is_locked_out(&docker.last_lines(&actual.id).await)
+            }
+            _ => false,
+        }
     }
 
     /// The login to send next: the accepted one, otherwise the one that [`next_login`] chooses. If Grafana rejects an
@@ -334,6 +338,11 @@ impl Session {
         (connection.attempts, connection.client) = (LoginAttempts::default(), None);
         Ok(())
     }
+}
+
+/// The facts about a rejected login.
+fn rejected_login(connection: &Connection) -> LoginState {
+    LoginState { is_locked_out: connection.attempts.is_locked_out(), ..LoginState::default() }
 }
 
 /// A new password of 128 bits.

@@ -37,7 +37,7 @@ use crate::influxdb::Influxdb;
 use crate::model::address::{ServerUrl, reachable};
 use crate::model::credentials::Credentials;
 use crate::model::event::{Event, ExecutedStep, Listener};
-use crate::model::observed::{ContainerState, Observed, RunState, StoredSettings, Unreadable};
+use crate::model::observed::{ContainerState, ManagedServer, Observed, RunState, StoredSettings, Unreadable};
 use crate::model::plan::{self, Plan, Resource};
 use crate::model::role::{PerRole, Role};
 use crate::model::stack::{EngineLocation, Secret, Service, Stack};
@@ -54,6 +54,8 @@ pub(crate) struct Session {
     listener: Rc<dyn Listener>,
     /// The stored settings that the stack was computed from; `None` without an engine.
     stored: Option<StoredSettings>,
+    /// The managed container that the URL of an external server leads to, found on an engine that this run does not use.
+    managed_behind: Option<(Role, ManagedServer)>,
     /// A client for each role's desired address.
     clients: PerRole<Http>,
     /// Blocks other runs of this user on the same instance while this one changes it.
@@ -82,7 +84,17 @@ impl Session {
         };
         let clients = PerRole::try_from_fn(client)?;
         let generated = generate_password()?;
-        Ok(Self { stack, docker, credentials, generated, listener, clients, stored: None, _lock: None })
+        Ok(Self {
+            stack,
+            docker,
+            credentials,
+            generated,
+            listener,
+            clients,
+            stored: None,
+            managed_behind: None,
+            _lock: None,
+        })
     }
 
     /// Holds the lock of the instance as long as the session exists.
@@ -95,6 +107,12 @@ impl Session {
     #[must_use]
     pub(crate) fn with_stored(self, stored: Option<StoredSettings>) -> Self {
         Self { stored, ..self }
+    }
+
+    /// Makes the managed container that a URL leads to known to observations.
+    #[must_use]
+    pub(crate) fn with_managed_behind(self, managed: (Role, ManagedServer)) -> Self {
+        Self { managed_behind: Some(managed), ..self }
     }
 
     /// Lets external servers take the whole time limit of the run for each answer, if that is longer than the usual

@@ -151,6 +151,11 @@ impl Session {
         version: Option<String>,
     ) -> Result<ObservedServer> {
         let SeenRole { image, volume, container, port_holder, volume_user, mut managed_behind } = seen;
+        if let Some((role, managed)) = &self.managed_behind
+            && *role == connection.role
+        {
+            managed_behind = Some(managed.clone());
+        }
         if managed_behind.is_none() && response.state().is_some() {
             match self.forwarded_to(connection, &container).await {
                 Ok(found) => managed_behind = found,

@@ -44,6 +44,7 @@ fn begin(stack: &Stack, options: UpOptions, listener: &dyn Listener) -> Result<(
         check_reset(stack)?;
     }
     let hints = hints::open_access(stack).chain(hints::unreadable_dashboards(stack)).chain(hints::failed_image(stack));
+    let hints = hints.chain(hints::left_organisation(stack));
     for hint in hints {
         listener.on(Event::Warning(&hint));
     }
@@ -121,7 +122,10 @@ async fn converge(
             retries.after(not_read(stack, unreadable)).await?;
             continue;
         }
-        request_confirmations(plan::questions(stack, &seen, &plan), &mut confirmed, confirm).await?;
+        if request_confirmations(plan::questions(stack, &seen, &plan), &mut confirmed, confirm).await? {
+            // The answer may have taken long.
+            continue;
+        }
         for role in starting(&plan, &seen) {
             if !executed.iter().any(|done| done.step == Step::StartContainer(role)) {
                 session.warn_about_ipv6(role).await;
@@ -184,19 +188,20 @@ fn warn_at_end(session: &Session, seen: &Observed, plan: &Plan, executed: &[Exec
     }
 }
 
-/// Asks the user every question that no earlier confirmation covers.
+/// Asks the user every question that no earlier confirmation covers. Returns whether there was one.
 async fn request_confirmations(
     questions: Vec<Question>,
     confirmed: &mut Vec<Question>,
     confirm: &impl AsyncFn(&Question) -> Result<()>,
-) -> Result<()> {
+) -> Result<bool> {
+    let before = confirmed.len();
     for question in questions {
         if !confirmed.iter().any(|answered| answered.covers(&question)) {
             confirm(&question).await?;
             confirmed.push(question);
         }
     }
-    Ok(())
+    Ok(confirmed.len() > before)
 }
 
 /// The roles whose containers do not run and are started by a plan.

@@ -66,6 +66,7 @@ impl Session {
             generated: self.generated.clone(),
             listener: Rc::clone(&self.listener),
             stored: None,
+            managed_behind: None,
             clients: self.clients.clone(),
             _lock: None,
         };

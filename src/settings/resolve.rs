@@ -6,6 +6,7 @@ use super::keys::{Key, ServerSettings, Setting, TABLE, settings_of};
 use super::{EngineFacts, Inputs, Memory, values};
 use crate::clipper::file::ValueKind;
 use crate::error::Result;
+use crate::model::address::unbracketed;
 use crate::model::container_config::ContainerConfig;
 use crate::model::image::ImageRef;
 use crate::model::lost_settings::{Loss, Lost, UnknownSetting};
@@ -76,7 +77,7 @@ pub(super) fn resolve<'a>(inputs: &'a Inputs, engine: &'a EngineFacts, memory: &
     let (previous, lost) = recall(inputs, memory);
     let value = |key: &Key| Some((key.setting, value(key, inputs, &previous)?));
     let mut values: BTreeMap<Setting, ResolvedValue> = TABLE.iter().filter_map(value).collect();
-    if is_for_other_servers(&values, &previous) {
+    if is_for_other_servers(inputs, &values, &previous, lost.as_ref()) {
         values.remove(&Setting::DataSourceUrl);
     }
     // After alerts were set once, their absence is remembered as `false`, so that remaining rules are found.
@@ -117,7 +118,12 @@ pub(super) fn resolve<'a>(inputs: &'a Inputs, engine: &'a EngineFacts, memory: &
 
 /// Whether the remembered address at which Grafana reaches InfluxDB was chosen for an InfluxDB or a Grafana that this run
 /// replaces by another one: it may lead to another server then.
-fn is_for_other_servers(values: &BTreeMap<Setting, ResolvedValue>, previous: &BTreeMap<String, Remembered>) -> bool {
+fn is_for_other_servers(
+    inputs: &Inputs,
+    values: &BTreeMap<Setting, ResolvedValue>,
+    previous: &BTreeMap<String, Remembered>,
+    lost: Option<&Lost>,
+) -> bool {
     let is_remembered = |value: &ResolvedValue| matches!(value.origin, Origin::Memory { .. });
     let before = |setting: Setting| previous.get(setting.key().option).map(|before| before.value.as_str());
     let now = |setting: Setting| values.get(&setting).map(|value| value.text.as_str());
@@ -125,14 +131,25 @@ fn is_for_other_servers(values: &BTreeMap<Setting, ResolvedValue>, previous: &BT
         let server = |text| values::server_url(text, "").ok();
         now(setting).map(server) != before(setting).map(server)
     };
+    let of_influxdb = settings_of(Role::Influxdb);
+    // A lost value may have been the same.
+    let is_known = |setting: &Setting| {
+        !lost.is_some_and(|lost| lost.unknown.iter().any(|unknown| unknown.option == setting.key().option))
+    };
     let is_other_value = |setting: Setting| {
         let default = setting.key().default;
-        now(setting).unwrap_or(default) != before(setting).unwrap_or(default)
+        let (before, now) = (before(setting).unwrap_or(default), now(setting).unwrap_or(default));
+        let addresses = |host: &str| inputs.addresses(unbracketed(host));
+        match setting {
+            _ if before == now => false,
+            _ if setting == of_influxdb.port => before.parse::<u16>().ok() != now.parse().ok(),
+            _ => addresses(before) != addresses(now),
+        }
     };
-    let of_influxdb = settings_of(Role::Influxdb);
     values.get(&Setting::DataSourceUrl).is_some_and(is_remembered)
         && (Role::ALL.into_iter().any(|role| is_other_server(settings_of(role).url))
-            || (now(of_influxdb.url).is_none() && [of_influxdb.ip, of_influxdb.port].into_iter().any(is_other_value)))
+            || (now(of_influxdb.url).is_none()
+                && [of_influxdb.ip, of_influxdb.port].into_iter().filter(is_known).any(is_other_value)))
 }
 
 /// One setting's value by precedence. An empty option means no value, and overrides the sources below it.

@@ -63,11 +63,11 @@ impl ArchiveFolder {
     }
 }
 
-/// Whether the first entry of an archive can have that path: in every format, it is a file in one of these folders, or
-/// the manifest.
+/// Whether the first entry of an archive can have that path: in every format, it is in one of these folders, or the
+/// manifest.
 pub(super) fn begins_archive(path: &str) -> bool {
-    let folder = path.split_once('/').map(|(folder, _)| folder);
-    path == MANIFEST || folder.is_some_and(|folder| ArchiveFolder::ALL.iter().any(|one| one.name() == folder))
+    let first = path.split('/').next();
+    path == MANIFEST || ArchiveFolder::ALL.iter().any(|folder| Some(folder.name()) == first)
 }
 
 /// Whether a file name contains no path.

@@ -1,5 +1,6 @@
 //! The blockers of a server: facts that only the user can change, in the order in which they are reported.
 
+use super::login::{LoginTask, is_in_place};
 use super::server::ServerContext;
 use super::{BlockReason, Blocker, upgrade};
 use crate::model::hints;
@@ -117,7 +118,13 @@ fn unusable_container(context: &ServerContext<'_>) -> Option<Blocker> {
         ContainerState::Foreign => Some(foreign("container", &spec.name, stack)),
         ContainerState::Duplicated(names) => Some(duplicated(stack, role, names)),
         ContainerState::Ours(actual) if !context.rolls_back() => match &seen.response {
-            ServerResponse::Refusing(_) if seen.login.is_locked_out => Some(locked_out(context)),
+            // A private container locks no account.
+            ServerResponse::Refusing(_)
+                if seen.login.is_locked_out
+                    && (!options.reset_password || is_in_place(context, actual, LoginTask::Reset)) =>
+            {
+                Some(locked_out(context))
+            }
             ServerResponse::Refusing(message) if !(options.reset_password && role == Role::Grafana) => {
                 Some(refused(stack, role, &spec.url().to_string(), message))
             }
@@ -150,7 +157,7 @@ fn locked_out(context: &ServerContext<'_>) -> Blocker {
 /// The URL of an external server leads to a managed container, which would be removed in favour of
 /// itself, or together with its instance.
 #[must_use]
-pub(crate) fn managed_server(stack: &Stack, role: Role, url: &str, managed: &ManagedServer, command: &str) -> Blocker {
+pub(super) fn managed_server(stack: &Stack, role: Role, url: &str, managed: &ManagedServer, command: &str) -> Blocker {
     let ManagedServer { container, instance, is_own, runs } = managed;
     let whose = if *is_own { "this instance".to_string() } else { format!("instance {instance}") };
     let state = if *runs { "" } else { ", which does not run" };

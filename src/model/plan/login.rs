@@ -273,8 +273,10 @@ fn private_container(context: &ServerContext<'_>) -> Result<NewContainer, Blocke
         Some(last) => last.clone(),
         None => upgrade::desired_image(context),
     };
-    // Another image may write to its root.
-    let read_only = spec.config.read_only && image.name == spec.config.image;
+    // Another image may write to its root, unless its container could not.
+    let made = context.seen.container.ours().and_then(|actual| actual.config.as_ref());
+    let as_made = made.filter(|made| made.image == image.name);
+    let read_only = as_made.map_or(spec.config.read_only && image.name == spec.config.image, |made| made.read_only);
     Ok(NewContainer {
         role: Role::Grafana,
         config: ContainerConfig { read_only, image: image.name, password, ..private(spec) },

@@ -29,7 +29,7 @@ mod upgrade;
 use std::fmt;
 use std::time::Instant;
 
-pub(crate) use self::blockers::{managed_server, not_the_container, refused, unusable_server};
+pub(crate) use self::blockers::{not_the_container, refused, unusable_server};
 pub use self::container::needs_content;
 pub use self::down::{deregister, down};
 pub use self::questions::{Question, questions};

@@ -25,8 +25,11 @@ impl Question {
     /// Whether confirming this question confirms the other, too.
     #[must_use]
     pub(crate) fn covers(&self, other: &Self) -> bool {
-        let is_open = |question: &Self| matches!(question, Self::Retention { from: None, .. });
-        self == other || (is_open(self) && matches!(other, Self::Retention { .. }))
+        match (self, other) {
+            (Self::Retention { from: None, .. }, Self::Retention { .. }) => true,
+            (Self::Restore { tried, .. }, Self::Restore { tried: other, .. }) => tried == other,
+            _ => self == other,
+        }
     }
 
     /// How to confirm, or to avoid the loss.

@@ -70,7 +70,8 @@ pub fn start_private_influxdb() -> Plan {
 /// Creates the objects to restore into. No container is published at an address that other programs use.
 #[must_use]
 pub fn make_for_restore(stack: &Stack, seen: &Observed) -> Plan {
-    let network = match seen.network {
+    let network = match &seen.network {
+        Network::Ours(ids) if ids.len() > 1 => vec![Step::RemoveDuplicateNetworks],
         Network::Ours(_) => vec![],
         Network::Free | Network::Foreign => vec![Step::CreateNetwork],
     };

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use super::{BlockReason, Blocker, Finding, Item, Resource, Step};
 use crate::model::container_config::Difference;
 use crate::model::lost_settings::{Loss, UnknownSetting};
-use crate::model::observed::StoredSettings;
+use crate::model::observed::{Observed, StoredSettings};
+use crate::model::role::Role;
 use crate::model::stack::{Remembered, Settings, Stack};
 
-pub(super) fn settings(stack: &Stack, stored: &StoredSettings, keeps_retention: bool) -> Option<Item> {
-    let settings = stack.settings.as_ref()?;
-    if let Some(blocker) = changed_meanwhile(stack, settings, stored) {
+pub(super) fn settings(stack: &Stack, seen: &Observed, keeps_retention: bool) -> Option<Item> {
+    let (settings, stored) = (stack.settings.as_ref()?, &seen.settings);
+    if let Some(blocker) = changed_meanwhile(stack, settings, seen) {
         return Some(Item::new(Resource::Settings, blocker.into(), vec![]));
     }
     let finding = match (&settings.lost, &stored.values) {
@@ -49,8 +50,12 @@ pub(super) fn before_record(stack: &Stack, stored: &StoredSettings) -> Option<St
 }
 
 /// The blocker after another run changed the stored settings: this run's values would bring back what that one removed.
-fn changed_meanwhile(stack: &Stack, settings: &Settings, stored: &StoredSettings) -> Option<Blocker> {
-    if !settings.are_outdated(stored.values.as_ref()) {
+/// Settings that are gone although the instance exists were lost, and this run's values replace them.
+fn changed_meanwhile(stack: &Stack, settings: &Settings, seen: &Observed) -> Option<Blocker> {
+    let stored = &seen.settings;
+    let has_container = Role::ALL.into_iter().any(|role| seen.server(role).container.ours().is_some());
+    let are_lost = stored.numbers.is_empty() && has_container;
+    if are_lost || !settings.are_outdated(stored.values.as_ref()) {
         return None;
     }
     let before = settings.merged_from.as_ref().map(texts).unwrap_or_default();
@@ -63,7 +68,7 @@ fn changed_meanwhile(stack: &Stack, settings: &Settings, stored: &StoredSettings
     Some(Blocker {
         kind: BlockReason::Changed,
         why: format!("the settings of {} {how} while this command ran{changes}", stack.instance),
-        hint: format!("continue with the current settings: `{}`", stack.command("up")),
+        hint: "run the same command again: it continues with the current settings".into(),
     })
 }
 
@@ -131,10 +136,9 @@ mod tests {
     use crate::model::container_config::PasswordSource;
     use crate::model::login::Credential;
     use crate::model::lost_settings::Lost;
-    use crate::model::observed::{RunState, ServerResponse};
+    use crate::model::observed::{ContainerState, RunState, ServerResponse, StoredSettings};
     use crate::model::plan::Phase;
     use crate::model::retention::Retention;
-    use crate::model::role::Role;
     use crate::model::stack::Login;
     use crate::model::volume_content::VolumeContent;
     use crate::samples::{self, config_of, container_of, plan_with, steps};
@@ -146,6 +150,15 @@ mod tests {
 
     fn stored(numbers: &[u64], values: BTreeMap<String, Remembered>) -> StoredSettings {
         StoredSettings { numbers: numbers.to_vec(), values: Some(values), ..StoredSettings::default() }
+    }
+
+    /// The plan without containers.
+    fn settings(stack: &Stack, stored: &StoredSettings, keeps_retention: bool) -> Option<Item> {
+        let mut seen = Observed { settings: stored.clone(), ..samples::observed() };
+        for server in [&mut seen.influxdb, &mut seen.grafana] {
+            server.container = ContainerState::Absent;
+        }
+        super::settings(stack, &seen, keeps_retention)
     }
 
     fn finding(desired: &[(&str, &str)], lost: Option<Lost>, stored: &StoredSettings) -> Finding {
@@ -248,10 +261,18 @@ mod tests {
         };
         let (why, hint) = texts(Some(&other));
         assert_eq!(why, "the settings of x changed while this command ran: grafana-ip: ::1 -> (none)");
-        assert_eq!(hint, "continue with the current settings: `clipper-metrics up`");
+        assert_eq!(hint, "run the same command again: it continues with the current settings");
         assert_eq!(texts(None).0, "the settings of x became unreadable while this command ran");
         let removed = settings(&stack, &StoredSettings::default(), false).unwrap().finding;
         assert_eq!(removed.to_string(), "the settings of x were removed while this command ran");
+        // No run removes the settings of an instance that has containers.
+        let lost = Observed { settings: StoredSettings::default(), ..samples::observed() };
+        assert_eq!(super::settings(&stack, &lost, false).unwrap().finding, Finding::Missing);
+        let mut from_file = before.clone();
+        for one in from_file.values_mut() {
+            one.from_file = true;
+        }
+        assert!(!is_blocked(&stack, Some(&from_file)), "only the source changed");
         // Its own `down --volumes` removes them on purpose.
         let after_down = stack.after([Step::RemoveSettings].iter());
         assert_eq!(settings(&after_down, &StoredSettings::default(), false).unwrap().finding, Finding::Missing);

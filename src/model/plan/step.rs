@@ -389,7 +389,7 @@ impl Step {
             Self::RemoveNetwork => (Network, "remove_network", "remove the network"),
             Self::RemoveDuplicateNetworks => (Network, "remove_spare_networks", "remove duplicate networks"),
             Self::RemoveAddressChecks(_) => {
-                (Network, "remove_address_checks", "remove containers of interrupted address checks")
+                (Network, "remove_address_checks", "remove containers that check an address")
             }
             Self::SaveSettings { .. } => (Settings, "save_settings", "save the settings"),
             Self::BeginRestore(_) => (Settings, "begin_restore", "record the start of the restore"),

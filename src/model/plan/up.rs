@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::network::network;
+use super::network::{network, removed_checks};
 use super::server::{self, PlanInputs, server};
 use super::settings::{before_record, settings, unknown_settings};
 use super::{Contradictions, FailureCause, Finding, Item, Phase, Plan, Resource, Step, UpOptions, grafana, unfinished};
@@ -36,7 +36,7 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let keeps_retention = !is_retention_settled(stack, seen, &database, retention.as_ref());
     items.extend(match unfinished(stack, seen) {
         Some(blocker) => Some(Item::new(Resource::Settings, blocker.into(), vec![])),
-        None => settings(stack, &seen.settings, keeps_retention),
+        None => settings(stack, seen, keeps_retention),
     });
     let inside = grafana::inside(stack, kept_grafana, options);
     let query = grafana::query(kept_grafana, &database, &inside, options);
@@ -49,6 +49,12 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     items.extend(inside);
     items.push(query);
     let mut plan = Plan::new(items);
+    let needs_address = |step: &Step| matches!(step, Step::StartContainer(_) | Step::CheckAddress(..));
+    if plan.steps().any(|(step, _)| needs_address(step))
+        && let Some(network) = plan.items.iter_mut().find(|item| item.resource == Resource::Network)
+    {
+        network.steps.splice(..0, removed_checks(seen).map(|step| (Phase::Network, step)));
+    }
     let is_early_record = |(phase, step): &(Phase, Step)| *phase < Phase::Settings && is_record(step);
     if plan.items.iter().any(|item| item.steps.iter().any(is_early_record))
         && let Some(save) = before_record(stack, &seen.settings)

@@ -71,6 +71,7 @@ fn the_remembered_address_of_the_data_source_belongs_to_the_container_at_its_por
         merged(&with(setting, value), &memory).unwrap().settings.unwrap().values.contains_key("data-source-url")
     };
     assert!(is_kept(Setting::InfluxdbPort, "8086") && is_kept(Setting::GrafanaPort, "3001"));
+    assert!(is_kept(Setting::InfluxdbPort, "08086") && is_kept(Setting::InfluxdbIp, "localhost"), "the same address");
     assert!(!is_kept(Setting::InfluxdbPort, "9086") && !is_kept(Setting::InfluxdbIp, "127.0.0.2"));
     assert!(!is_kept(Setting::GrafanaUrl, "http://g.example:3000"));
 }
