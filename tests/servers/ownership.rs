@@ -7,7 +7,7 @@ use crate::servers::user_dashboards::export as shared;
 use crate::support::context::Record;
 use crate::support::double::{Double, Version};
 use crate::support::influxd::Influxd;
-use crate::support::run::{Ran, Run};
+use crate::support::run::{Ran, Run, shell_words};
 use crate::support::servers::Servers;
 
 const DASHBOARD: &str = "/api/dashboards/uid/clipper-metrics";
@@ -65,7 +65,8 @@ fn two_teams_with_one_name_never_take_each_others_objects() {
         let before = stored(&it, version);
         let other = |verb: &[&'static str]| with_influxdb(&it, &theirs.url(), &words(verb));
 
-        record.add("another team's objects", other(&["up"]).expect(1));
+        let conflict = record.add("another team's objects", other(&["up"]).expect(1));
+        let keep = conflict.err.split("; `").nth(1).and_then(|hint| hint.split('`').next()).unwrap();
         record.add("another team's objects", other(&["status"]).expect(3));
         let status = other(&["status", "--output", "json"]).expect(3).json();
         assert_eq!(status["data_source"]["state"], "foreign", "{version:?}");
@@ -75,6 +76,13 @@ fn two_teams_with_one_name_never_take_each_others_objects() {
         assert_eq!(other(&["down", "--deregister", "--dry-run"]).code, 3, "{version:?}");
         assert_eq!(stored(&it, version), before, "{version:?}: nothing was touched");
         it.run(&words(&["status"])).expect(0);
+
+        // The suggested command moves InfluxDB together with the data source.
+        Run::without_engine(&shell_words(keep)[1..]).run().expect(0);
+        let after = Run::without_engine(shell_words(&keep.replacen("up", "status --output json", 1)).split_off(1));
+        let after = after.run().expect(0).json();
+        assert_eq!(after["influxdb"]["url"], it.ask("GET", SOURCE, None).1["url"], "{version:?}");
+        assert_eq!(stored(&it, version), before, "{version:?}: nothing was touched");
 
         // Without the data source, the other objects still name their target.
         it.ask("DELETE", SOURCE, None);
