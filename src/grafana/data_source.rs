@@ -87,7 +87,7 @@ impl DataSource {
     }
 
     /// Keeps the settings of a stored data source that clipper-metrics does not set. Those that change
-    /// the connection to InfluxDB are kept only if a user may need them.
+    /// the connection to InfluxDB are kept only on request: Grafana keeps their secrets, too.
     fn keep_settings(&mut self, present: Self, keeps_others: bool) {
         for (name, value) in present.json_data {
             if keeps_others || !is_other_setting(&name) {
@@ -237,7 +237,8 @@ impl Grafana {
                 };
                 source.is_default = present.is_default;
                 before = present.state(&stack.data_source);
-                source.keep_settings(present, stack.may_have_proxy());
+                let keeps_others = stack.keeps_proxy_settings(&present.url);
+                source.keep_settings(present, keeps_others);
                 ("PUT", path)
             }
         };

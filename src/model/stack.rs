@@ -108,11 +108,12 @@ impl Stack {
         self.service(role).container()
     }
 
-    /// Whether a proxy may stand between Grafana and InfluxDB and need data source settings that
-    /// only the user knows.
+    /// Whether the data source at `actual_url` keeps its settings for a proxy, which only the user knows: there may be
+    /// one between Grafana and InfluxDB, and no other server gets its credentials.
     #[must_use]
-    pub(crate) const fn may_have_proxy(&self) -> bool {
-        self.container(Role::Influxdb).is_none() || self.data_source.is_url_chosen
+    pub(crate) fn keeps_proxy_settings(&self, actual_url: &str) -> bool {
+        let may_have_proxy = self.container(Role::Influxdb).is_none() || self.data_source.is_url_chosen;
+        may_have_proxy && server_of(actual_url).eq_ignore_ascii_case(server_of(&self.data_source.url))
     }
 
     /// The address at which a browser or Clipper reaches `role`.
@@ -191,6 +192,12 @@ impl Stack {
     pub(crate) fn needs_engine(&self) -> bool {
         Role::ALL.iter().any(|role| self.container(*role).is_some())
     }
+}
+
+/// The scheme, host and port of a URL.
+fn server_of(url: &str) -> &str {
+    let path = url.match_indices('/').nth(2).map_or(url.len(), |(at, _)| at);
+    &url[..path]
 }
 
 /// The server of one role.

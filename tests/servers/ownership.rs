@@ -310,6 +310,34 @@ fn settings_for_a_proxy_in_front_of_an_external_influxdb_are_kept() {
     }
 }
 
+#[test]
+fn a_data_source_that_moves_takes_no_credentials_to_the_new_server() {
+    let theirs = Influxd::start();
+    let mut record = Record::default().port(theirs.port, ":9087");
+    for version in Version::ALL {
+        let it = Servers::start(version);
+        record = it.continue_record(record);
+        it.run(&["up"]).expect(0);
+        change_source(&it, version, |source| {
+            (source["basicAuth"], source["basicAuthUser"]) = (json!(true), json!("me"));
+            source["jsonData"]["httpHeaderName1"] = json!("X-Tenant");
+            source["jsonData"]["maxSeries"] = json!(1000);
+        });
+        let moving = ["up", "--move-data-source"];
+        let other = |words: &[&str]| with_influxdb(&it, &theirs.url(), words);
+        other(&["up"]).expect(1);
+        record.add("the data source moves", other(&[&moving[..], &["--dry-run"]].concat()).expect(3));
+        other(&moving).expect(0);
+        let source = it.ask("GET", SOURCE, None).1;
+        assert_eq!(source["url"], theirs.url(), "{version:?}");
+        assert_ne!(source["basicAuth"], true, "{version:?}");
+        assert_eq!(source["jsonData"]["httpHeaderName1"], Value::Null, "{version:?}");
+        assert_eq!(source["jsonData"]["maxSeries"], 1000, "{version:?}");
+        other(&["status"]).expect(0);
+    }
+    record.section();
+}
+
 fn double<T>(it: &Servers, change: impl FnOnce(&mut Double) -> T) -> T {
     change(&mut it.double.lock().unwrap())
 }

@@ -158,11 +158,10 @@ fn data_source(stack: &Stack, known: Option<&GrafanaState>, options: UpOptions) 
     Item::with_step(Resource::DataSource, finding, Step::SaveDataSource { replaces, becomes_default })
 }
 
-/// The differences of the stored data source. Settings for a proxy in front of InfluxDB are known
-/// only to the user.
+/// The differences of the stored data source. Settings for a proxy that are kept are none.
 pub(super) fn data_source_differences(stack: &Stack, fields: &BTreeMap<String, String>) -> Vec<Difference> {
     let mut differences = Difference::between(fields, &stack.data_source.fields());
-    if stack.may_have_proxy() {
+    if stack.keeps_proxy_settings(fields.get("url").map_or("", String::as_str)) {
         differences.retain(|difference| difference.field != DesiredDataSource::OTHER_SETTINGS);
     }
     differences
@@ -291,11 +290,13 @@ mod tests {
     }
 
     #[test]
-    fn proxy_settings_are_removed_only_if_grafana_reaches_the_container_directly() {
+    fn proxy_settings_are_kept_only_for_the_same_server_and_never_for_the_container_itself() {
         let own = samples::stack();
         let (mut external, mut behind_proxy) = (own.clone(), own.clone());
         external.services.influxdb = samples::external("influxdb", 8086);
         behind_proxy.data_source.is_url_chosen = true;
+        let mut moved = external.clone();
+        moved.data_source.url = "http://other:8086".into();
         let with_header = |seen: &mut Observed| {
             let (fields, _) = source_of(content_of(seen));
             fields.insert(DesiredDataSource::OTHER_SETTINGS.into(), "httpHeaderName1".into());
@@ -304,6 +305,24 @@ mod tests {
         assert!(matches!(finding(&own), Some(Finding::Differs(_))));
         assert_eq!(finding(&external), Some(Finding::InSync));
         assert_eq!(finding(&behind_proxy), Some(Finding::InSync));
+        let dropped = |plan: &Plan| match plan.finding(Resource::DataSource) {
+            Some(Finding::Differs(differences)) => Difference::list(differences),
+            other => panic!("{other:?}"),
+        };
+        let mut seen = samples::in_sync();
+        with_header(&mut seen);
+        let confirmed = UpOptions { move_data_source: true, ..UpOptions::default() };
+        assert_eq!(
+            dropped(&plan::up(&moved, &seen, confirmed)),
+            "other settings: httpHeaderName1 -> (none), url: http://influxdb:8086 -> http://other:8086",
+            "the new server gets no credentials of the earlier one"
+        );
+        source_of(content_of(&mut seen)).0.insert("url".into(), "HTTP://influxdb:8086/metrics/".into());
+        assert_eq!(
+            dropped(&plan::up(&external, &seen, UpOptions::default())),
+            "url: HTTP://influxdb:8086/metrics/ -> http://influxdb:8086",
+            "another path on the same server"
+        );
     }
 
     #[test]
