@@ -126,7 +126,7 @@ impl Grafana {
     async fn alert_folder(&self, stack: &Stack, doing: &str) -> Result<String> {
         let title = folder_title(&stack.instance);
         let gone = || Error::Raced { doing: doing.into(), why: format!("folder {title:?} is gone") };
-        Ok(self.folder(&title).await?.ok_or_else(gone)?.uid)
+        Ok(self.folder(&stack.instance, &title).await?.ok_or_else(gone)?.uid)
     }
 
     async fn send_rule(

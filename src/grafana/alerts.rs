@@ -213,7 +213,7 @@ impl Grafana {
             return Ok(AlertRulesState::Seen(Box::new(alerts)));
         }
         let title = folder_title(&stack.instance);
-        let found = self.folder(&title).await;
+        let found = self.folder(&stack.instance, &title).await;
         let needs_folder = [&alerts.latency, &alerts.silence].into_iter().any(ActualRule::is_unfinished);
         // A finished rule can be saved alone.
         let folder = if needs_folder { found? } else { if_readable(found)?.flatten() };
@@ -239,7 +239,7 @@ impl Grafana {
     /// The folder of rules that are off. Whatever the account cannot read counts as something else in it.
     async fn folder_to_remove(&self, stack: &Stack) -> Result<Option<AlertFolder>> {
         let title = folder_title(&stack.instance);
-        let Some(folder) = if_readable(self.folder(&title).await)?.flatten() else { return Ok(None) };
+        let Some(folder) = if_readable(self.folder(&stack.instance, &title).await)?.flatten() else { return Ok(None) };
         let is_own = is_own(&folder, &stack.instance, &title);
         let holds_only_rules = is_own && if_readable(self.holds_only_rules(stack, &folder).await)?.unwrap_or_default();
         Ok(Some(AlertFolder { uid: folder.uid, holds_only_rules }))

@@ -126,7 +126,7 @@ impl Grafana {
         }
         // `None` for a new folder, which is empty.
         let within = match &stack.folder {
-            Some(title) => self.folder(title).await?.map(|folder| folder.uid),
+            Some(title) => self.folder(&stack.instance, title).await?.map(|folder| folder.uid),
             None => Some(String::new()),
         };
         let found = self.search().await?;
@@ -241,7 +241,7 @@ impl Grafana {
             (None, Some(title)) => {
                 // Without it, Grafana would save the dashboard outside any folder.
                 let gone = || Error::Raced { doing: doing.into(), why: format!("folder {title:?} is gone") };
-                let folder = self.folder(title).await?.ok_or_else(gone)?;
+                let folder = self.folder(&stack.instance, title).await?.ok_or_else(gone)?;
                 Ok(self.save_into(dashboard, Some(folder.uid), folder.id))
             }
             (None, None) => Ok(self.save_into(dashboard, None, None)),
@@ -279,7 +279,7 @@ impl Grafana {
     pub(super) async fn seen_folder(&self, stack: &Stack) -> Result<FolderState> {
         let Some(title) = &stack.folder else { return Ok(FolderState::NotConfigured) };
         let look = async {
-            if let Some(folder) = self.folder(title).await? {
+            if let Some(folder) = self.folder(&stack.instance, title).await? {
                 return Ok(FolderState::Present { is_own: is_own(&folder, &stack.instance, title) });
             }
             let is_own = self.is_own_dashboards_title(stack, title);
@@ -318,7 +318,7 @@ impl Grafana {
     pub(crate) async fn create_folder(&self, instance: &str, title: &str) -> Result<()> {
         let doing = "create the folder";
         let raced = || Error::Raced { doing: doing.into(), why: "another process has created it".into() };
-        if self.folder(title).await?.is_some() {
+        if self.folder(instance, title).await?.is_some() {
             return Err(raced());
         }
         let own = folder_uid(instance, title);
@@ -326,7 +326,7 @@ impl Grafana {
         let body = Body::json(&json!({"title": title, "uid": own}));
         let mut answer = self.send(doing, "POST", "/api/folders", body).await?;
         if matches!(answer.status, 409 | 412) {
-            if self.folder(title).await?.is_some() {
+            if self.folder(instance, title).await?.is_some() {
                 return Err(raced());
             }
             let earlier: Option<GrafanaFolder> = self.get(doing, &path(&["api", "folders", &own])).await?;
@@ -374,7 +374,7 @@ impl Grafana {
 
     /// The folder with that title, if it was created for the instance.
     pub(super) async fn own_folder(&self, instance: &str, title: &str) -> Result<Option<GrafanaFolder>> {
-        Ok(self.folder(title).await?.filter(|folder| is_own(folder, instance, title)))
+        Ok(self.folder(instance, title).await?.filter(|folder| is_own(folder, instance, title)))
     }
 
     /// Whether the folder contains neither dashboards nor library panels; if that cannot be read,
@@ -403,7 +403,17 @@ impl Grafana {
         Ok(library.is_some_and(|library| library.result.total_count == Some(0)))
     }
 
-    pub(super) async fn folder(&self, title: &str) -> Result<Option<GrafanaFolder>> {
+    /// The folder that was created for the instance, wherever a user moved it, unless it was renamed; otherwise the first
+    /// one with that title outside other folders. Grafana 11 and later list only those outside, 11.3 and later allow
+    /// equal titles.
+    pub(super) async fn folder(&self, instance: &str, title: &str) -> Result<Option<GrafanaFolder>> {
+        let own = path(&["api", "folders", &folder_uid(instance, title)]);
+        match self.get::<GrafanaFolder>("read the folder", &own).await {
+            Ok(Some(own)) if own.title == title => return Ok(Some(own)),
+            // From version 10 on, an account without rights on all folders gets this answer for an absent one, too.
+            Ok(_) | Err(Error::Answer { status: 403, .. }) => {}
+            Err(error) => return Err(error),
+        }
         for page in 1..=FOLDER_PAGES {
             let page = if page == 1 { String::new() } else { format!("&page={page}") };
             let path = format!("/api/folders?limit={FOLDERS}{page}");

@@ -234,6 +234,8 @@ fn the_folder_is_read_only_if_a_rule_is_to_be_saved() {
         it.run(&["up", "--alerts", "--alert-latency-after", "2m"]).expect(0);
         assert_eq!(titled(&it, "p99 above the objective")["for"], "2m", "{version:?}");
         // A new one needs the folder.
+        let folder = titled(&it, "p99 above the objective")["folderUID"].as_str().unwrap().to_string();
+        it.double.lock().unwrap().break_path(&format!("/api/folders/{folder}"), 403);
         let place = format!("{RULES}/{}", titled(&it, "a model has gone silent")["uid"].as_str().unwrap());
         it.ask("DELETE", &place, None);
         let up = it.run(&["up", "--alerts"]).expect(1);

@@ -343,6 +343,48 @@ fn double<T>(it: &Servers, change: impl FnOnce(&mut Double) -> T) -> T {
 }
 
 #[test]
+fn the_instances_folders_are_found_where_a_user_moved_them_and_beside_equal_titles() {
+    let changes: [fn(&mut Double, &str); 2] = [Double::nest_folder, Double::precede_folder];
+    for version in [Version::V12, Version::V12_4, Version::V13] {
+        for change in changes {
+            let it = Servers::start(version);
+            let mine = it.write("mine.json", shared("mine", "Mine").to_string());
+            let up = ["up", "--alerts", "--grafana-folder", "Metrics"];
+            it.run(&up).expect(0);
+            let folders = it.ask("GET", "/api/folders", None).1;
+            let uid = |title: &str| {
+                let found = folders.as_array().unwrap().iter().find(|folder| folder["title"] == title);
+                found.unwrap()["uid"].as_str().unwrap().to_string()
+            };
+            let [own, of_alerts] = ["Metrics", "Clipper Metrics alerts"].map(uid);
+            for title in ["Metrics", "Clipper Metrics alerts"] {
+                double(&it, |double| change(double, title));
+            }
+            double(&it, Double::forget_seen);
+            assert!(it.run(&up).expect(0).out.contains("nothing to do"), "{version:?}");
+            let asked = double(&it, |double| double.seen().iter().filter(|seen| seen.path.contains("folders")).count());
+            assert_eq!(asked, 1, "{version:?}: one request is enough");
+
+            let rule = it.ask("GET", RULES, None).1[0]["uid"].as_str().unwrap().to_string();
+            it.ask("DELETE", &format!("{RULES}/{rule}"), None);
+            let mine = ["--dashboard", mine.as_str()];
+            it.run(&[&up[..], &mine].concat()).expect(0);
+            let meta = it.ask("GET", "/api/dashboards/uid/mine", None).1["meta"].clone();
+            assert_eq!(meta["folderUid"], own, "{version:?}: {meta}");
+            let rules = it.ask("GET", RULES, None).1;
+            assert!(
+                rules.as_array().unwrap().iter().all(|rule| rule["folderUID"] == of_alerts),
+                "{version:?}: {rules}"
+            );
+            it.run(&[&["down", "--deregister", "--grafana-folder", "Metrics"][..], &mine].concat()).expect(0);
+            for uid in [&own, &of_alerts] {
+                assert_eq!(it.ask("GET", &format!("/api/folders/{uid}"), None).0, 404, "{version:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_dashboard_saved_in_schema_v2_counts_as_edited() {
     let mut record = Record::default();
     for version in [Version::V12, Version::V12_4, Version::V13] {

@@ -476,6 +476,8 @@ impl Double {
         let list: Vec<Value> = self.state.organisations[organisation]
             .folders
             .iter()
+            // As documented from 11 on: without a parent, it lists the root only.
+            .filter(|folder| !folder.nested)
             .skip(limit * (page - 1))
             .take(limit)
             .map(|folder| {
@@ -526,7 +528,7 @@ impl Double {
         if org.dashboards.iter().any(|other| other.uid == uid) {
             return self.as_recorded("create folder again");
         }
-        let folder = Folder { id: self.new_id(), uid, title: text(&body["title"]) };
+        let folder = Folder { id: self.new_id(), uid, title: text(&body["title"]), nested: false };
         self.state.organisations[organisation].folders.push(folder.clone());
         let step = if who.role == "Editor" { "create folder as an editor" } else { "create folder" };
         self.folder_answer(step, &folder)

@@ -193,6 +193,9 @@ struct Folder {
     id: u64,
     uid: String,
     title: String,
+    /// Whether it is inside another folder.
+    #[serde(default)]
+    nested: bool,
 }
 
 /// A cached copy of settings, temporary or permanent.
@@ -468,9 +471,25 @@ impl Double {
     /// Creates many folders, whose titles precede all letters.
     pub fn create_folders(&mut self, count: usize) {
         for number in 0..count {
-            let folder = Folder { id: self.new_id(), uid: format!("many{number}"), title: format!("0 {number:05}") };
+            let (uid, title) = (format!("many{number}"), format!("0 {number:05}"));
+            let folder = Folder { id: self.new_id(), uid, title, nested: false };
             self.state.organisations[0].folders.push(folder);
         }
+        self.write();
+    }
+
+    /// Moves a folder into another one, as versions from 11 on allow.
+    pub fn nest_folder(&mut self, title: &str) {
+        let folders = &mut self.state.organisations[0].folders;
+        folders.iter_mut().find(|folder| folder.title == title).unwrap().nested = true;
+        self.write();
+    }
+
+    /// Lists another folder of the same title first, as versions from 11.3 on allow.
+    pub fn precede_folder(&mut self, title: &str) {
+        let id = self.new_id();
+        let folder = Folder { id, uid: format!("theirs{id}"), title: title.into(), nested: false };
+        self.state.organisations[0].folders.insert(0, folder);
         self.write();
     }
 

@@ -239,7 +239,7 @@ impl Double {
         }
         let id = self.new_id();
         let uid = if uid.is_empty() { format!("generated{id}") } else { uid.to_string() };
-        let new = Folder { id, uid: uid.clone(), title: title.into() };
+        let new = Folder { id, uid: uid.clone(), title: title.into(), nested: false };
         self.state.organisations[organisation].folders.push(new);
         Some(uid)
     }
