@@ -281,7 +281,7 @@ fn in_place_of<'a>(stack: &Stack, rule: AlertRule, mut present: impl Iterator<It
     let wanted = titled(rule.title(), &stack.instance);
     present.find(|rule| rule.title == wanted).map_or(ActualRule::Missing, |rule| {
         let what = format!("an alert rule called {wanted:?} in the folder {:?}", folder_title(&stack.instance));
-        ActualRule::Clash(OtherObject { what, provisioned: rule.is_provisioned() })
+        ActualRule::Clash(OtherObject { provisioned: rule.is_provisioned(), ..what.into() })
     })
 }
 

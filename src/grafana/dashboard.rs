@@ -10,7 +10,7 @@ use super::Api;
 use super::dashboard_model::{DashboardModel, Templating};
 use super::json::{for_each_text, for_each_value, lenient};
 use crate::digest::fingerprint;
-use crate::model::observed::{ActualDashboard, StoredVersion};
+use crate::model::observed::{ActualDashboard, OtherObject, StoredVersion};
 use crate::model::stack::{DesiredDashboard, DesiredDataSource, MadeFor};
 use crate::objects_only::ObjectsOnly;
 
@@ -112,6 +112,13 @@ impl StoredDashboard {
         let seen = ActualDashboard { stored, provisioned, ..self.head.state(&self.content) };
         let unrecorded = seen.edited && !provisioned && self.is_noted_save();
         ActualDashboard { edited: seen.edited && !unrecorded, unrecorded, ..seen }
+    }
+
+    /// The dashboard with that uid in the place of another one. The uid of a bundled dashboard is its instance's name.
+    pub(super) fn as_other(&self, what: String, uid: &str) -> OtherObject {
+        let bundled = self.head.is_bundled().then_some(uid);
+        let owner = self.head.owner().or(bundled).map(String::from);
+        OtherObject { what, provisioned: self.meta.provisioned, owner }
     }
 
     /// Whether the last save is the one that clipper-metrics noted, so that only Grafana can have changed its content.

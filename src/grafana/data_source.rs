@@ -158,7 +158,7 @@ impl DataSource {
 
     fn described(&self) -> OtherObject {
         let what = format!("a data source called {:?} with the uid {:?}", self.name, self.uid);
-        OtherObject { what, provisioned: self.read_only }
+        OtherObject { provisioned: self.read_only, ..what.into() }
     }
 }
 
@@ -267,7 +267,7 @@ impl Grafana {
             .await?
             .ok_or_else(|| raced("another process has deleted it"))?;
         match present.state(desired) {
-            DataSourceState::Foreign(OtherObject { what, provisioned }) => {
+            DataSourceState::Foreign(OtherObject { what, provisioned, .. }) => {
                 Err(foreign(&what, ForeignObject::DataSource { provisioned }))
             }
             DataSourceState::Ours { provisioned: true, .. } => Err(raced("a file provides it now")),

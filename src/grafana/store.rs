@@ -105,7 +105,7 @@ impl Grafana {
         };
         if !is_ours {
             let what = format!("a dashboard called {:?} with the uid {uid:?}", head.title);
-            let what = OtherObject { what, provisioned: meta.provisioned };
+            let what = found.as_other(what, uid);
             return Ok(DashboardState::Clash { what, shares: SharedName::Uid });
         }
         Ok(DashboardState::Present(found.state()))
@@ -136,14 +136,15 @@ impl Grafana {
             is_compared && hit.uid != uid && self.is_same_title(&hit.title, title)
         });
         let Some(SearchHit { kind, uid, title, .. }) = namesake else { return Ok(None) };
-        let (kind, provisioned, shares) = if kind == SearchHit::FOLDER {
+        let named = |kind: &str| format!("a {kind} called {title:?} with the uid {uid:?}");
+        Ok(Some(if kind == SearchHit::FOLDER {
             let is_specified = within.as_ref() == Some(uid);
-            ("folder", false, if is_specified { SharedName::SpecifiedFolderTitle } else { SharedName::FolderTitle })
+            let shares = if is_specified { SharedName::SpecifiedFolderTitle } else { SharedName::FolderTitle };
+            (named("folder").into(), shares)
         } else {
-            let found = self.dashboard(uid).await?;
-            ("dashboard", found.is_some_and(|found| found.meta.provisioned), SharedName::Title)
-        };
-        Ok(Some((OtherObject { what: format!("a {kind} called {title:?} with the uid {uid:?}"), provisioned }, shares)))
+            let found = self.dashboard(uid).await?.unwrap_or_default();
+            (found.as_other(named("dashboard"), uid), SharedName::Title)
+        }))
     }
 
     /// Folders and dashboards of the organisation.

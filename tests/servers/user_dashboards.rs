@@ -136,6 +136,22 @@ fn conflicts_are_reported_before_anything_changes() {
         it.run(&["up", "--name", "first", "--dashboard", &other]).expect(0);
         let second = it.run(&["up", "--name", "second", "--dashboard", &other]).expect(1);
         record.add("another instance has imported the dashboard", second);
+        // The uid in the file has changed since the import: before 11.3, the earlier dashboard is in its place.
+        let mine = write(&it, "d.json", &export("earlier", "Mine"));
+        it.run(&["up", "--dashboard", &mine]).expect(0);
+        write(&it, "d.json", &export("later", "Mine"));
+        let is_in_place = version < Version::V12;
+        let changed = it.run(&["up", "--dashboard", &mine]).expect(is_in_place.into());
+        if is_in_place {
+            record.add("the uid in the file has changed", changed);
+            write(&it, "d.json", &export("earlier", "Mine"));
+            it.run(&["up", "--dashboard", &mine]).expect(0);
+            let namesake = it.run(&["up", "--name", "second", "--dashboard", &mine]).expect(1);
+            record.add("another instance has imported the dashboard", namesake);
+            let other = write(&it, "e.json", &export("unlike", "Mine"));
+            let namesake = it.run(&["up", "--name", "second", "--dashboard", &other]).expect(1);
+            record.add("a dashboard of another instance has the title", namesake);
+        }
     }
     record.section();
 }

@@ -154,12 +154,14 @@ pub struct OtherObject {
     pub what: String,
     /// Whether it is provisioned from a file, so that Grafana neither renames nor deletes it.
     pub provisioned: bool,
+    /// The instance that it was created for, as far as a mark names one.
+    pub owner: Option<String>,
 }
 
 impl<T: Into<String>> From<T> for OtherObject {
     /// An object that users can change in Grafana.
     fn from(what: T) -> Self {
-        Self { what: what.into(), provisioned: false }
+        Self { what: what.into(), provisioned: false, owner: None }
     }
 }
 

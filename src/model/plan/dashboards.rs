@@ -85,11 +85,31 @@ fn clash(stack: &Stack, id: DashboardId, other: &OtherObject, shares: SharedName
             });
         }
         SharedName::Uid => ("", "uid"),
-        SharedName::Title => ("put the dashboard into a folder with --grafana-folder, ", "title"),
+        SharedName::Title => ("put the dashboard into a folder with --grafana-folder", "title"),
         SharedName::FolderTitle => ("", "title"),
     };
     let change = give_way(stack, id, name);
-    taken(other, &whence, &format!("{folder}{change}, or ")).into()
+    let remedies = |or: &str| if folder.is_empty() { change.clone() } else { format!("{folder}, {or}{change}") };
+    match &other.owner {
+        Some(owner) if !other.provisioned => of_instance(stack, id, &other.what, owner, &remedies("or ")),
+        _ => taken(other, &whence, &format!("{}, or ", remedies(""))),
+    }
+    .into()
+}
+
+/// A dashboard of an instance is in the place of this one: another instance's, or an earlier import of this one, whose
+/// file has another uid now.
+fn of_instance(stack: &Stack, id: DashboardId, what: &str, owner: &str, give_way: &str) -> Blocker {
+    let (whose, hint) = if owner == stack.instance {
+        let restore = match id {
+            DashboardId::Bundled => String::new(),
+            DashboardId::User(index) => format!(", or restore that uid in {}", stack.user_dashboards[index].path),
+        };
+        ("this instance imported earlier".into(), format!("delete it in Grafana if you do not need it{restore}"))
+    } else {
+        (format!("the instance {owner} created"), give_way.into())
+    };
+    Blocker { kind: BlockReason::Foreign, why: format!("Grafana already has {what}, which {whose}"), hint }
 }
 
 /// The advice to give up the uid or title of a dashboard that another one has.

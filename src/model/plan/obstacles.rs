@@ -11,7 +11,7 @@ pub(super) fn other_name(stack: &Stack) -> String {
 
 /// An object of another owner has the place of one of the instance's; `remedies` precede its removal.
 pub(super) fn taken(other: &OtherObject, whence: &str, remedies: &str) -> Blocker {
-    let OtherObject { what, provisioned } = other;
+    let OtherObject { what, provisioned, .. } = other;
     let (origin, removal) = if *provisioned {
         (" and which is provisioned from a file", "remove the other one from Grafana's provisioning files")
     } else {
