@@ -36,6 +36,7 @@ use self::data_source::{numeric_id, state_in};
 pub use self::health_query::classify;
 use self::json::{Elements, lenient};
 pub(crate) use self::organisation::Choice;
+use self::organisation::Membership;
 pub(crate) use self::queries::QueryAnswer;
 pub use self::versions::Api;
 use self::versions::Capability;
@@ -60,6 +61,7 @@ const INFLUXDB: &str = "influxdb";
 const EXPRESSION: &str = "__expr__";
 
 /// A Grafana server.
+#[derive(Clone)]
 pub(crate) struct Grafana {
     http: Http,
     choice: Choice,
@@ -68,6 +70,8 @@ pub(crate) struct Grafana {
     organisation: Option<u64>,
     /// The organisation of the token, if it was looked up. No request names it.
     token_organisation: Option<u64>,
+    /// The account's organisations, if one of them was chosen because no setting names one.
+    memberships: Vec<Membership>,
 }
 
 lenient! {
@@ -100,7 +104,7 @@ impl Grafana {
     /// A client for the server behind `http`, which has the credentials. An unknown version counts as the newest one.
     #[must_use]
     pub(crate) const fn new(http: Http, choice: Choice, version: Option<Version>) -> Self {
-        Self { http, choice, version, organisation: None, token_organisation: None }
+        Self { http, choice, version, organisation: None, token_organisation: None, memberships: Vec::new() }
     }
 
     /// Whether the server is ready, and its version. The request is sent without credentials.
@@ -159,6 +163,7 @@ impl Grafana {
             return Ok(GrafanaState {
                 organisation,
                 organisation_id: None,
+                chosen: None,
                 folder: FolderState::Missing,
                 data_source: DataSourceState::Missing,
                 has_default_source: false,
@@ -208,6 +213,7 @@ impl Grafana {
             has_home: becomes_home && self.has_home().await?,
             organisation,
             organisation_id: self.entered(),
+            chosen: self.chosen(&stack.data_source, data_source == DataSourceState::Missing).await?,
             folder,
             data_source,
             has_default_source: sources.iter().any(|source| source.is_default),

@@ -7,13 +7,17 @@ use std::time::Duration;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
+use super::data_source::state_in;
 use super::json::lenient;
 use super::{Grafana, path};
 use crate::error::{Error, Result};
 use crate::http::{Body, Request};
 use crate::model::login::FormLogin;
-use crate::model::observed::OrganisationState;
-use crate::model::stack::Secret;
+use crate::model::observed::{ChosenOrganisation, DataSourceState, OrganisationState};
+use crate::model::stack::{DesiredDataSource, Secret};
+
+/// The number of organisations that are searched for an instance.
+const SEARCHED: usize = 20;
 
 /// How the organisation is chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +37,7 @@ lenient! {
     }
 
     /// An organisation in the list of an account's.
-    struct Membership {
+    pub(super) struct Membership {
         org_id: Option<u64>,
         name: String,
     }
@@ -46,6 +50,7 @@ impl Grafana {
     /// [`Error::Refused`] if the login is rejected, otherwise an error from the server.
     pub(crate) async fn enter(&mut self, name: Option<&str>) -> Result<OrganisationState> {
         (self.organisation, self.token_organisation) = (None, None);
+        self.memberships.clear();
         match (name, &self.choice) {
             (Some(name), _) => self.enter_named(name).await,
             (None, Choice::First) => {
@@ -101,8 +106,36 @@ impl Grafana {
             let names = own.into_iter().map(|own| own.name).filter(|name| !name.is_empty()).collect();
             return Ok(OrganisationState::Ambiguous(names));
         }
-        self.organisation = chosen;
+        (self.organisation, self.memberships) = (chosen, own);
         Ok(OrganisationState::Present)
+    }
+
+    /// The choice among several organisations of the account. If it lacks the instance's data source, the others are
+    /// searched for it: another account of the same instance may have used one of them.
+    pub(super) async fn chosen(
+        &self,
+        source: &DesiredDataSource,
+        is_missing: bool,
+    ) -> Result<Option<ChosenOrganisation>> {
+        let (own, others): (Vec<_>, Vec<_>) = self.memberships.iter().partition(|one| one.org_id == self.organisation);
+        let Some(own) = own.first().filter(|_| !others.is_empty()) else { return Ok(None) };
+        let mut with_instance = None;
+        for other in others.iter().filter(|_| is_missing).take(SEARCHED) {
+            let there = Self { organisation: other.org_id, ..self.clone() };
+            let sources = match there.data_sources().await {
+                // The account may not list them, so they are not its concern.
+                Err(Error::Answer { .. }) => continue,
+                read => read?,
+            };
+            if let DataSourceState::Ours { made_for, .. } = state_in(&sources, source)
+                && made_for.is_same(&source.made_for())
+            {
+                with_instance = Some(other.name.clone());
+                break;
+            }
+        }
+        let others = others.into_iter().map(|other| other.name.clone()).collect();
+        Ok(Some(ChosenOrganisation { name: own.name.clone(), others, with_instance }))
     }
 
     async fn own_organisations(&self) -> Result<Vec<Membership>> {

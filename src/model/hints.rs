@@ -2,7 +2,7 @@
 
 use super::alerts::Alerts;
 use super::invocation::{Invocation, shell_word, typed_option};
-use super::observed::{Catalogue, Observed, QueryFault, Unreadable};
+use super::observed::{Catalogue, ChosenOrganisation, DataSourceState, Observed, QueryFault, Unreadable};
 use super::plan::{Blocker, Finding, Item, Plan, Resource};
 use super::role::Role;
 use super::stack::{DesiredDataSource, DesiredUserDashboard, Need, NeededObject, Stack};
@@ -23,6 +23,8 @@ pub(super) fn hints(
     let replace = invocation.command("up --overwrite-dashboard");
     let edited = plan.items.iter().filter(|item| item.finding == Finding::Edited);
     hints.extend(edited.map(|item| edit(stack, item, &replace)));
+    let is_new = seen.grafana_state().is_some_and(|grafana| grafana.data_source == DataSourceState::Missing);
+    hints.extend(chosen_organisation(seen).filter(|_| is_new && plan.blocker().is_none()));
     hints.extend(lookalikes(seen));
     hints.extend(kept(plan));
     hints.extend(unreadable_dashboards(stack));
@@ -209,6 +211,42 @@ pub(crate) fn way_to_influxdb(source: &DesiredDataSource, fault: QueryFault, rea
         ),
         QueryFault::Other => format!("check that no firewall blocks containers from this machine's ports, or {give}"),
     }
+}
+
+/// The sentence that names the organisation of Grafana that is used because no setting names one of several.
+pub(crate) fn chosen_organisation(seen: &Observed) -> Option<String> {
+    let ChosenOrganisation { name, others, .. } = seen.grafana_state()?.chosen.as_ref()?;
+    Some(format!(
+        "without --grafana-org, this instance's objects belong in Grafana's organisation {name:?}; the account also \
+         belongs to {}",
+        quoted(others)
+    ))
+}
+
+/// The sentence that no organisation of Grafana, as far as this run reads it, has an object of the instance.
+pub(crate) fn none_in_grafana(stack: &Stack, seen: &Observed) -> String {
+    let server = format!("the Grafana at {}", stack.url(Role::Grafana));
+    let chosen = seen.grafana_state().and_then(|grafana| grafana.chosen.as_ref());
+    match (&stack.organisation, chosen) {
+        (Some(name), _) => format!("the organisation {name:?} of {server} has none of this instance's objects"),
+        (None, Some(ChosenOrganisation { name, others, .. })) => format!(
+            "the organisation {name:?} of {server} has none of this instance's objects; the account also belongs to {}: \
+             `{}` looks there",
+            quoted(others),
+            stack.command(&format!(
+                "down --deregister{}",
+                match others.as_slice() {
+                    [other] => typed_option("--grafana-org", other),
+                    _ => " --grafana-org NAME".into(),
+                }
+            ))
+        ),
+        (None, None) => format!("{server} has none of this instance's objects"),
+    }
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
 }
 
 /// A sentence for each object that is kept although it is not needed.

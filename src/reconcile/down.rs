@@ -7,7 +7,7 @@ use super::{Depth, Outcome, Preview, Session, expect_known_settings, not_read, w
 use crate::error::{Error, Result};
 use crate::model::event::{Event, ExecutedStep};
 use crate::model::hints;
-use crate::model::observed::ServerResponse;
+use crate::model::observed::{Observed, ServerResponse};
 use crate::model::plan::{self, Finding, Plan, Resource, Step, UpOptions};
 use crate::model::role::Role;
 use crate::model::stack::Stack;
@@ -77,24 +77,21 @@ async fn deregister(session: &Session, connections: &mut Connections, executed: 
         session.listener().on(Event::Warning(&hint));
     }
     let mut retries = Retries::new(session.listener());
-    let plan = loop {
-        let plan = plan_deregister(session, connections).await?;
+    let (plan, seen) = loop {
+        let (plan, seen) = plan_deregister(session, connections).await?;
         if let Some((resource, blocker)) = plan.blocker() {
             return Err(Error::Blocked { resource, blocker: blocker.clone() });
         }
         match session.apply(&plan, connections, executed).await {
-            Ok(()) => break plan,
+            Ok(()) => break (plan, seen),
             Err(error) => retries.after(error).await?,
         }
     };
     if plan.items.iter().all(|item| item.finding == Finding::Missing) {
-        session.listener().on(Event::Note(&format!(
-            "the Grafana at {} has none of this instance's objects",
-            session.stack().url(Role::Grafana)
-        )));
+        session.listener().on(Event::Note(&hints::none_in_grafana(session.stack(), &seen)));
     }
     // A resource reports kept objects only after the removable ones are gone.
-    let rest = if plan.is_idle() { plan.clone() } else { plan_deregister(session, connections).await? };
+    let rest = if plan.is_idle() { plan.clone() } else { plan_deregister(session, connections).await?.0 };
     hints::kept(&rest).for_each(|kept| session.listener().on(Event::Warning(&kept)));
     if plan.finding(Resource::DataSource) == Some(&Finding::Edited) {
         session.listener().on(Event::Warning(&format!(
@@ -108,7 +105,7 @@ async fn deregister(session: &Session, connections: &mut Connections, executed: 
     }
 }
 
-async fn plan_deregister(session: &Session, connections: &mut Connections) -> Result<Plan> {
+async fn plan_deregister(session: &Session, connections: &mut Connections) -> Result<(Plan, Observed)> {
     let stack = session.stack();
     expect_known_settings(stack)?;
     if stack.container(Role::Grafana).is_some() {
@@ -121,7 +118,7 @@ async fn plan_deregister(session: &Session, connections: &mut Connections) -> Re
     let url = stack.url(Role::Grafana).to_string();
     let absent =
         |what: String, hint: &str| Error::Absent { what: format!("nothing was removed: {what}"), hint: hint.into() };
-    plan::deregister(stack, &seen).ok_or_else(|| match &seen.grafana.response {
+    let plan = plan::deregister(stack, &seen).ok_or_else(|| match &seen.grafana.response {
         ServerResponse::Refusing(message) => {
             let blocker = plan::refused(stack, Role::Grafana, &url, message);
             Error::Blocked { resource: Resource::Server(Role::Grafana), blocker }
@@ -135,7 +132,8 @@ async fn plan_deregister(session: &Session, connections: &mut Connections) -> Re
             "correct --grafana-url, or omit --deregister",
         ),
         _ => absent(format!("Grafana does not answer at {url}"), "check that it runs, or omit --deregister"),
-    })
+    })?;
+    Ok((plan, seen))
 }
 
 /// The data that is lost with volumes.
@@ -173,7 +171,7 @@ fn still_there(stack: &Stack, plan: &Plan) -> Error {
 pub(crate) async fn plan_down(session: &Session, options: DownOptions) -> Result<Preview> {
     let mut connections = session.connect();
     let mut items =
-        if options.deregister { plan_deregister(session, &mut connections).await?.items } else { Vec::new() };
+        if options.deregister { plan_deregister(session, &mut connections).await?.0.items } else { Vec::new() };
     let seen = session.observe(&mut connections, Depth::EngineOnly).await?;
     items.extend(plan::down(session.stack(), &seen, options.volumes).items);
     let plan = Plan::new(items);

@@ -115,7 +115,14 @@ async fn converge(
         }
         if plan.in_sync() {
             warn_at_end(session, &seen, &plan, &executed);
-            let status = summarize(session, &connections, &seen, &plan, false).await?;
+            let mut status = summarize(session, &connections, &seen, &plan, false).await?;
+            let creates = |step: &Step| matches!(step, Step::SaveDataSource { replaces: None, .. });
+            if let Some(chosen) =
+                hints::chosen_organisation(&seen).filter(|_| executed.iter().any(|done| creates(&done.step)))
+            {
+                session.listener().on(Event::Note(&chosen));
+                status.hints.push(chosen);
+            }
             return Ok(Outcome { executed, status });
         }
         if let (Some(unreadable), true) = (plan.unreadable(), plan.is_idle()) {

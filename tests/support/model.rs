@@ -248,6 +248,7 @@ pub(crate) fn grafana_state() -> GrafanaState {
     GrafanaState {
         organisation: OrganisationState::Present,
         organisation_id: None,
+        chosen: None,
         folder: FolderState::NotConfigured,
         data_source: DataSourceState::Missing,
         has_default_source: false,

@@ -23,6 +23,8 @@ pub struct GrafanaState {
     pub organisation: OrganisationState,
     /// The organisation's number, if known.
     pub organisation_id: Option<u64>,
+    /// The choice among the account's organisations, if it has several and no setting names one.
+    pub chosen: Option<ChosenOrganisation>,
     pub folder: FolderState,
     pub data_source: DataSourceState,
     /// A data source of the organisation is its default.
@@ -124,6 +126,16 @@ impl OrganisationState {
     pub(crate) fn in_address(id: Option<u64>) -> Option<u64> {
         id.filter(|id| *id != Self::FIRST)
     }
+}
+
+/// The organisation that is used because no setting names one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChosenOrganisation {
+    pub name: String,
+    /// The account's other ones.
+    pub others: Vec<String>,
+    /// The other one that has this instance's data source; looked up only if the chosen one does not have it.
+    pub with_instance: Option<String>,
 }
 
 /// Grafana's folder.

@@ -11,8 +11,8 @@ use std::net::SocketAddr;
 pub(crate) use self::contents::QueryFault;
 pub use self::contents::{
     ActualAlerts, ActualDashboard, ActualRule, AlertFolder, AlertRulesState, Catalogue, CatalogueSource,
-    DashboardState, DataSourceState, FolderState, GrafanaState, InfluxdbState, OrganisationState, OtherObject, Query,
-    SharedName, StoredVersion, Unreadable,
+    ChosenOrganisation, DashboardState, DataSourceState, FolderState, GrafanaState, InfluxdbState, OrganisationState,
+    OtherObject, Query, SharedName, StoredVersion, Unreadable,
 };
 use crate::model::container_config::{ContainerConfig, PasswordSource};
 use crate::model::login::LoginState;
