@@ -51,7 +51,7 @@ pub(super) fn unneeded_network(stack: &Stack, seen: &Observed, reason: &'static 
         why: format!("network {instance} is kept: {}", attached(users)),
         hint: format!("`{}` removes it", commands.join(" && ")),
     };
-    Item::new(Resource::Network, Finding::Kept(kept), vec![])
+    Item::new(Resource::Network, Finding::Kept(kept), removed_checks(seen).collect())
 }
 
 /// Whether engines create and keep a network of that name themselves. Docker has one called `default` that it does not

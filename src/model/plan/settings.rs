@@ -136,7 +136,7 @@ mod tests {
     use crate::model::container_config::PasswordSource;
     use crate::model::login::Credential;
     use crate::model::lost_settings::Lost;
-    use crate::model::observed::{ContainerState, RunState, ServerResponse, StoredSettings};
+    use crate::model::observed::{RunState, ServerResponse};
     use crate::model::plan::Phase;
     use crate::model::retention::Retention;
     use crate::model::stack::Login;
@@ -154,11 +154,7 @@ mod tests {
 
     /// The plan without containers.
     fn settings(stack: &Stack, stored: &StoredSettings, keeps_retention: bool) -> Option<Item> {
-        let mut seen = Observed { settings: stored.clone(), ..samples::observed() };
-        for server in [&mut seen.influxdb, &mut seen.grafana] {
-            server.container = ContainerState::Absent;
-        }
-        super::settings(stack, &seen, keeps_retention)
+        super::settings(stack, &Observed { settings: stored.clone(), ..samples::observed() }, keeps_retention)
     }
 
     fn finding(desired: &[(&str, &str)], lost: Option<Lost>, stored: &StoredSettings) -> Finding {
@@ -266,7 +262,7 @@ mod tests {
         let removed = settings(&stack, &StoredSettings::default(), false).unwrap().finding;
         assert_eq!(removed.to_string(), "the settings of x were removed while this command ran");
         // No run removes the settings of an instance that has containers.
-        let lost = Observed { settings: StoredSettings::default(), ..samples::observed() };
+        let lost = Observed { settings: StoredSettings::default(), ..samples::in_sync() };
         assert_eq!(super::settings(&stack, &lost, false).unwrap().finding, Finding::Missing);
         let mut from_file = before.clone();
         for one in from_file.values_mut() {
