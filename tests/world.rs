@@ -15,9 +15,9 @@ use clipper_metrics::model::login::{
     Attempt, Credential, DefaultLogin, LoginAttempts, LoginState, NextLogin, next_login,
 };
 use clipper_metrics::model::observed::{
-    ActualAlerts, ActualDashboard, ActualRule, AlertFolder, AlertRulesState, ContainerState, DashboardState,
-    DataSourceState, GrafanaState, Image, InfluxdbState, Network, Observed, ObservedServer, OurContainer, PortHolder,
-    Query, RunState, ServerContent, ServerResponse, StoredSettings, VolumeState,
+    ActualAlerts, ActualDashboard, ActualRule, AddressCheck, AlertFolder, AlertRulesState, ContainerState,
+    DashboardState, DataSourceState, GrafanaState, Image, InfluxdbState, Network, Observed, ObservedServer,
+    OurContainer, PortHolder, Query, RunState, ServerContent, ServerResponse, StoredSettings, VolumeState,
 };
 use clipper_metrics::model::plan::{self, ContainerUse, NewContainer, Phase, Plan, Step};
 use clipper_metrics::model::retention::Retention;
@@ -582,7 +582,11 @@ impl World {
                 0 => Network::Free,
                 count => Network::Ours((1..=count).map(|id| id.to_string()).collect()),
             },
-            address_checks: self.address_checks.then(|| CHECK.to_string()).into_iter().collect(),
+            address_checks: self
+                .address_checks
+                .then(|| AddressCheck { id: CHECK.into(), created: -60 })
+                .into_iter()
+                .collect(),
             network_users: self.network_is_used.then(|| "other".to_string()).into_iter().collect(),
             settings: StoredSettings {
                 numbers: values.iter().map(|_| 1).collect(),
@@ -993,7 +997,7 @@ impl World {
             Some(false) => self.rules == ModelRules { folder: self.rules.folder, ..ObjectState::Missing.into() },
         };
         let keeps = case.retention.is_none_or(|desired| desired == self.keeps && self.remembers);
-        self.networks == 1
+        (self.networks == 1 && !self.address_checks)
             && serves(Role::Influxdb, &self.influxdb)
             && serves(Role::Grafana, &self.grafana)
             && (self.copy.is_none() && !self.is_pending() && (self.upgrade.is_none() || self.names_previous()))

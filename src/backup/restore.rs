@@ -216,6 +216,10 @@ fn explained(stack: &Stack, left: Left, error: Error) -> (Error, Option<String>)
     match error {
         Error::Interrupted { .. } => (Error::Interrupted { hint: description }, None),
         // The restore cannot be repeated, as its own hint would say.
+        Error::Blocked { resource, blocker } if left == Left::AllData && blocker.kind == BlockReason::Changed => {
+            let hint = format!("`{}` continues with the current settings", stack.command("up"));
+            (Error::Blocked { resource, blocker: Blocker { hint, ..blocker } }, None)
+        }
         Error::NotConfirmed { message, .. } if left == Left::AllData => {
             let hint = format!("all data is restored: `{}` confirms it", stack.command("up --yes"));
             (Error::NotConfirmed { message, hint }, None)

@@ -250,7 +250,7 @@ async fn successor(session: &Session, ended: &LogSource) -> Result<Option<LogSou
         // `--tail` left out earlier lines, so the log begins with the new run.
         Some(_) if next.started_at != ended.started_at => (started, 0, None),
         // The engine's clock was set back.
-        _ if started < ended.since && next.started_at != ended.started_at => (started, 0, None),
+        _ if started < ended.started_at.as_deref().and_then(nanoseconds_of).unwrap_or_default() => (started, 0, None),
         // The log continues after the last line, so that a short run in between is shown.
         tail => (ended.since, ended.shown, tail),
     };

@@ -219,7 +219,7 @@ pub(super) async fn open_restored(
         ));
     }
     let mut values = stack.settings.as_ref().map(|settings| settings.values.clone()).unwrap_or_default();
-    restore.retention = values.remove(Retention::SETTING).map(|one| one.value);
+    restore.retention = values.remove(Retention::SETTING);
     stack = backup::restoring(stack, restore.clone());
     let record = RestoreRecord { values, restore, replaced: noted.restore };
     let images =
@@ -232,8 +232,7 @@ pub(super) async fn open_restored(
 fn interrupted_settings(noted: &StoredSettings, restore: &UnfinishedRestore) -> Option<BTreeMap<String, Remembered>> {
     let interrupted = noted.restore.as_ref().filter(|interrupted| interrupted.is_of_same(restore))?;
     let mut values = noted.values.clone()?;
-    let retention = interrupted.retention.clone().map(|value| Remembered { value, from_file: false });
-    values.extend(retention.map(|retention| (Retention::SETTING.to_string(), retention)));
+    values.extend(interrupted.retention.clone().map(|retention| (Retention::SETTING.to_string(), retention)));
     Some(values)
 }
 

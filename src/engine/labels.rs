@@ -238,7 +238,7 @@ mod tests {
             machine: "m".into(),
             process: 7,
             process_space: "pid:[1]".into(),
-            retention: Some("7d".into()),
+            retention: Some(Remembered { value: "7d".into(), from_file: true }),
         };
         let labels = of_settings("x", &values, Some(&upgrade), Some(&restore));
         let expected = [
@@ -250,7 +250,7 @@ mod tests {
             ),
             (
                 RESTORE,
-                r#"{"id":"i","archive":"/a","digest":"d","machine":"m","process":7,"process_space":"pid:[1]","retention":"7d"}"#,
+                r#"{"id":"i","archive":"/a","digest":"d","machine":"m","process":7,"process_space":"pid:[1]","retention":{"value":"7d","from_file":true}}"#,
             ),
         ];
         assert_eq!(labels, expected.map(|(name, text)| (name.to_string(), text.to_string())).into());

@@ -10,7 +10,8 @@ use super::{Docker, labels, network, settings};
 use crate::error::Result;
 use crate::model::container_config::ContainerConfig;
 use crate::model::observed::{
-    ContainerState, Image, ManagedServer, Network, OurContainer, PortHolder, RunState, StoredSettings, VolumeState,
+    AddressCheck, ContainerState, Image, ManagedServer, Network, OurContainer, PortHolder, RunState, StoredSettings,
+    VolumeState,
 };
 use crate::model::role::{PerRole, Role};
 use crate::model::stack::{DesiredContainer, Service, Stack};
@@ -44,8 +45,8 @@ pub(crate) struct Seen {
     pub(crate) others: Vec<String>,
     /// Names of containers that carry the instance's labels but do not belong to it.
     pub(crate) lookalikes: Vec<String>,
-    /// Ids of containers with which an interrupted run, or another one, checks an address.
-    pub(crate) address_checks: Vec<String>,
+    /// Containers that check an address for this run or another one.
+    pub(crate) address_checks: Vec<AddressCheck>,
 }
 
 impl Docker {

@@ -14,6 +14,7 @@ use super::address::is_address_check;
 use super::listing::name_of;
 use super::{Docker, labels, podman};
 use crate::error::Result;
+use crate::model::observed::AddressCheck;
 use crate::model::role::Role;
 use crate::model::text::printable;
 
@@ -26,8 +27,8 @@ pub(super) struct ListedObjects {
     pub(super) inspected: HashMap<String, ContainerInspectResponse>,
     /// Names of containers that carry the instance's labels but do not belong to it.
     pub(super) lookalikes: Vec<String>,
-    /// Ids of the instance's containers that only check an address, which are not among the others.
-    pub(super) address_checks: Vec<String>,
+    /// The instance's containers that only check an address, which are not among the others.
+    pub(super) address_checks: Vec<AddressCheck>,
 }
 
 /// The content of a container's labels.
@@ -62,7 +63,9 @@ impl Docker {
             containers: Vec::new(),
             inspected: HashMap::new(),
             lookalikes: Vec::new(),
-            address_checks: own_checks.filter_map(|check| check.id).collect(),
+            address_checks: own_checks
+                .filter_map(|check| Some(AddressCheck { id: check.id?, created: check.created.unwrap_or_default() }))
+                .collect(),
         };
         for (mut container, inspection) in containers.into_iter().zip(inspections) {
             match inspection {

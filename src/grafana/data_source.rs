@@ -17,9 +17,8 @@ use crate::objects_only::ObjectsOnly;
 const MARK: &str = "clipperMetrics";
 /// The key next to it that names the target. Older versions of this program expect a string in the mark itself.
 const MADE_FOR_MARK: &str = "clipperMetricsMadeFor";
-/// Options in `jsonData` that change the connection to InfluxDB.
-const OTHER_SWITCHES: [&str; 6] =
-    ["tlsAuth", "tlsAuthWithCACert", "tlsSkipVerify", "oauthPassThru", "sigV4Auth", "enableSecureSocksProxy"];
+/// Options in `jsonData` that change the connection to InfluxDB. The certificate of an authority is no secret and stays.
+const OTHER_SWITCHES: [&str; 5] = ["tlsAuth", "tlsSkipVerify", "oauthPassThru", "sigV4Auth", "enableSecureSocksProxy"];
 /// The prefix of a header's number in `jsonData`.
 const OTHER_HEADER: &str = "httpHeaderName";
 

@@ -61,7 +61,6 @@ const INFLUXDB: &str = "influxdb";
 const EXPRESSION: &str = "__expr__";
 
 /// A Grafana server.
-#[derive(Clone)]
 pub(crate) struct Grafana {
     http: Http,
     choice: Choice,
@@ -213,7 +212,7 @@ impl Grafana {
             has_home: becomes_home && self.has_home().await?,
             organisation,
             organisation_id: self.entered(),
-            chosen: self.chosen(&stack.data_source, data_source == DataSourceState::Missing).await?,
+            chosen: self.chosen(),
             folder,
             data_source,
             has_default_source: sources.iter().any(|source| source.is_default),

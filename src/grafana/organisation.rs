@@ -7,17 +7,13 @@ use std::time::Duration;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use super::data_source::state_in;
 use super::json::lenient;
 use super::{Grafana, path};
 use crate::error::{Error, Result};
 use crate::http::{Body, Request};
 use crate::model::login::FormLogin;
-use crate::model::observed::{ChosenOrganisation, DataSourceState, OrganisationState};
-use crate::model::stack::{DesiredDataSource, Secret};
-
-/// The number of organisations that are searched for an instance.
-const SEARCHED: usize = 20;
+use crate::model::observed::{ChosenOrganisation, OrganisationState};
+use crate::model::stack::Secret;
 
 /// How the organisation is chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,32 +106,11 @@ impl Grafana {
         Ok(OrganisationState::Present)
     }
 
-    /// The choice among several organisations of the account. If it lacks the instance's data source, the others are
-    /// searched for it: another account of the same instance may have used one of them.
-    pub(super) async fn chosen(
-        &self,
-        source: &DesiredDataSource,
-        is_missing: bool,
-    ) -> Result<Option<ChosenOrganisation>> {
+    /// The choice among several organisations of the account.
+    pub(super) fn chosen(&self) -> Option<ChosenOrganisation> {
         let (own, others): (Vec<_>, Vec<_>) = self.memberships.iter().partition(|one| one.org_id == self.organisation);
-        let Some(own) = own.first().filter(|_| !others.is_empty()) else { return Ok(None) };
-        let mut with_instance = None;
-        for other in others.iter().filter(|_| is_missing).take(SEARCHED) {
-            let there = Self { organisation: other.org_id, ..self.clone() };
-            let sources = match there.data_sources().await {
-                // The account may not list them, so they are not its concern.
-                Err(Error::Answer { .. }) => continue,
-                read => read?,
-            };
-            if let DataSourceState::Ours { made_for, .. } = state_in(&sources, source)
-                && made_for.is_same(&source.made_for())
-            {
-                with_instance = Some(other.name.clone());
-                break;
-            }
-        }
-        let others = others.into_iter().map(|other| other.name.clone()).collect();
-        Ok(Some(ChosenOrganisation { name: own.name.clone(), others, with_instance }))
+        let name = own.first().filter(|_| !others.is_empty())?.name.clone();
+        Some(ChosenOrganisation { name, others: others.into_iter().map(|other| other.name.clone()).collect() })
     }
 
     async fn own_organisations(&self) -> Result<Vec<Membership>> {

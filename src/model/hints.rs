@@ -215,7 +215,7 @@ pub(crate) fn way_to_influxdb(source: &DesiredDataSource, fault: QueryFault, rea
 
 /// The sentence that names the organisation of Grafana that is used because no setting names one of several.
 pub(crate) fn chosen_organisation(seen: &Observed) -> Option<String> {
-    let ChosenOrganisation { name, others, .. } = seen.grafana_state()?.chosen.as_ref()?;
+    let ChosenOrganisation { name, others } = seen.grafana_state()?.chosen.as_ref()?;
     Some(format!(
         "without --grafana-org, this instance's objects belong in Grafana's organisation {name:?}; the account also \
          belongs to {}",
@@ -229,7 +229,7 @@ pub(crate) fn none_in_grafana(stack: &Stack, seen: &Observed) -> String {
     let chosen = seen.grafana_state().and_then(|grafana| grafana.chosen.as_ref());
     match (&stack.organisation, chosen) {
         (Some(name), _) => format!("the organisation {name:?} of {server} has none of this instance's objects"),
-        (None, Some(ChosenOrganisation { name, others, .. })) => format!(
+        (None, Some(ChosenOrganisation { name, others })) => format!(
             "the organisation {name:?} of {server} has none of this instance's objects; the account also belongs to {}: \
              `{}` looks there",
             quoted(others),

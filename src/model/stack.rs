@@ -370,7 +370,7 @@ impl Settings {
 }
 
 /// A remembered setting.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Remembered {
     /// The value as supplied.
     pub value: String,
@@ -395,7 +395,7 @@ pub struct UnfinishedRestore {
     /// The kernel's name of the system or container in which that id is valid; empty if unknown.
     pub process_space: String,
     /// The retention period to set, which is not confirmed yet.
-    pub retention: Option<String>,
+    pub retention: Option<Remembered>,
 }
 
 impl UnfinishedRestore {

@@ -134,8 +134,6 @@ pub struct ChosenOrganisation {
     pub name: String,
     /// The account's other ones.
     pub others: Vec<String>,
-    /// The other one that has this instance's data source; looked up only if the chosen one does not have it.
-    pub with_instance: Option<String>,
 }
 
 /// Grafana's folder.

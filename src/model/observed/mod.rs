@@ -41,9 +41,9 @@ pub struct Observed {
     pub others: Vec<String>,
     /// Names of containers that carry the instance's labels but do not belong to it.
     pub lookalikes: Vec<String>,
-    /// Ids of containers with which an interrupted run checked an address. They can hold an address, and are attached to
-    /// the network.
-    pub address_checks: Vec<String>,
+    /// Containers that check an address for this run or another one. They can hold an address, and are attached to the
+    /// network.
+    pub address_checks: Vec<AddressCheck>,
 }
 
 impl Observed {
@@ -89,7 +89,7 @@ impl Observed {
 }
 
 /// The engine that answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EngineInfo {
     /// Its address.
     pub endpoint: String,
@@ -376,6 +376,15 @@ pub enum RunState {
     Exited(i64),
     /// Dead: the engine failed to remove it.
     Dead,
+}
+
+/// A container that only checks an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressCheck {
+    /// The engine's id.
+    pub id: String,
+    /// When it was created, in seconds since 1970.
+    pub created: i64,
 }
 
 /// The result of probing a server.

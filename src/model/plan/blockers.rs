@@ -1,6 +1,5 @@
 //! The blockers of a server: facts that only the user can change, in the order in which they are reported.
 
-use super::login::{LoginTask, is_in_place};
 use super::server::ServerContext;
 use super::{BlockReason, Blocker, upgrade};
 use crate::model::hints;
@@ -118,13 +117,7 @@ fn unusable_container(context: &ServerContext<'_>) -> Option<Blocker> {
         ContainerState::Foreign => Some(foreign("container", &spec.name, stack)),
         ContainerState::Duplicated(names) => Some(duplicated(stack, role, names)),
         ContainerState::Ours(actual) if !context.rolls_back() => match &seen.response {
-            // A private container locks no account.
-            ServerResponse::Refusing(_)
-                if seen.login.is_locked_out
-                    && (!options.reset_password || is_in_place(context, actual, LoginTask::Reset)) =>
-            {
-                Some(locked_out(context))
-            }
+            ServerResponse::Refusing(_) if seen.login.is_locked_out => Some(locked_out(context)),
             ServerResponse::Refusing(message) if !(options.reset_password && role == Role::Grafana) => {
                 Some(refused(stack, role, &spec.url().to_string(), message))
             }
@@ -139,7 +132,7 @@ fn unusable_container(context: &ServerContext<'_>) -> Option<Blocker> {
     }
 }
 
-/// Grafana rejects the right password, too, so that a new one could not be verified either.
+/// Grafana rejects the right password, too. It would reject a new one as well, because the wrong ones stay in its database.
 fn locked_out(context: &ServerContext<'_>) -> Blocker {
     let ServerContext { stack, spec, options, .. } = context;
     let again = if options.reset_password { "up --reset-grafana-password" } else { "up" };

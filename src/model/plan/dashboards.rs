@@ -97,15 +97,17 @@ fn clash(stack: &Stack, id: DashboardId, other: &OtherObject, shares: SharedName
     .into()
 }
 
-/// A dashboard of an instance is in the place of this one: another instance's, or an earlier import of this one, whose
-/// file has another uid now.
+/// A dashboard of an instance is in the place of this one: another instance's, or another one of this instance, such as
+/// an earlier import of a file that has another uid now.
 fn of_instance(stack: &Stack, id: DashboardId, what: &str, owner: &str, give_way: &str) -> Blocker {
     let (whose, hint) = if owner == stack.instance {
         let restore = match id {
             DashboardId::Bundled => String::new(),
-            DashboardId::User(index) => format!(", or restore that uid in {}", stack.user_dashboards[index].path),
+            DashboardId::User(index) => {
+                format!(", or restore that uid in {} if it comes from there", stack.user_dashboards[index].path)
+            }
         };
-        ("this instance imported earlier".into(), format!("delete it in Grafana if you do not need it{restore}"))
+        ("this instance imported".into(), format!("{give_way}{restore}"))
     } else {
         (format!("the instance {owner} created"), give_way.into())
     };

@@ -17,13 +17,7 @@ use crate::model::stack::{DashboardId, MadeFor, Stack};
 /// Plans the removal of this instance's objects: only objects with its mark, and no edited dashboard.
 pub(super) fn deregistration(stack: &Stack, grafana: &GrafanaState) -> Vec<Item> {
     match &grafana.organisation {
-        OrganisationState::Present => {
-            // Otherwise, only the chosen one would be cleaned.
-            let blocked = organisation(stack, Some(grafana), "down --deregister");
-            if let Some(item) = blocked.filter(|item| matches!(item.finding, Finding::Blocked(_))) {
-                return vec![item];
-            }
-        }
+        OrganisationState::Present => {}
         // Nothing was read.
         OrganisationState::Ambiguous(_) | OrganisationState::OfToken(_) | OrganisationState::Unreadable(_) => {
             return organisation(stack, Some(grafana), "down --deregister").into_iter().collect();

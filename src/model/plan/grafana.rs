@@ -9,9 +9,7 @@ use super::obstacles::{other_name, provisioned, taken};
 use super::{BlockReason, Blocker, Contradictions, Finding, Item, Phase, Resource, Step, UpOptions};
 use crate::model::container_config::Difference;
 use crate::model::invocation::typed_option;
-use crate::model::observed::{
-    ChosenOrganisation, DataSourceState, FolderState, GrafanaState, OrganisationState, Query,
-};
+use crate::model::observed::{DataSourceState, FolderState, GrafanaState, OrganisationState, Query};
 use crate::model::query_checks::MAX_SAVES;
 use crate::model::stack::{DesiredDataSource, Stack};
 
@@ -66,9 +64,6 @@ pub(super) fn data_source_name(stack: &Stack) -> String {
 }
 
 pub(super) fn organisation(stack: &Stack, known: Option<&GrafanaState>, verb: &str) -> Option<Item> {
-    if let Some(blocker) = known.and_then(|grafana| elsewhere_in_grafana(stack, grafana, verb)) {
-        return Some(Item::new(Resource::Organisation, blocker.into(), vec![]));
-    }
     let finding = match known.map(|grafana| &grafana.organisation) {
         Some(OrganisationState::Ambiguous(names)) => Finding::Blocked(Blocker {
             kind: BlockReason::Settings,
@@ -99,20 +94,6 @@ pub(super) fn organisation(stack: &Stack, known: Option<&GrafanaState>, verb: &s
     Some(match &stack.organisation {
         Some(name) => Item::with_step(Resource::Organisation, finding, Step::CreateOrganisation(name.clone())),
         None => Item::new(Resource::Organisation, finding, vec![]),
-    })
-}
-
-/// The instance's data source is in another organisation than the one that was chosen without a setting.
-fn elsewhere_in_grafana(stack: &Stack, grafana: &GrafanaState, verb: &str) -> Option<Blocker> {
-    let ChosenOrganisation { name, with_instance, .. } = grafana.chosen.as_ref()?;
-    let other = with_instance.as_ref()?;
-    let with = |name: &str| stack.command(&format!("{verb}{}", typed_option("--grafana-org", name)));
-    Some(Blocker {
-        kind: BlockReason::Settings,
-        why: format!(
-            "Grafana's organisation {other:?} has this instance's data source, but this account's default is {name:?}"
-        ),
-        hint: format!("choose one: `{}` uses that organisation, `{}` the account's default", with(other), with(name)),
     })
 }
 

@@ -1,7 +1,9 @@
 //! Objects in Grafana that were made for another address or database: whether they move, and the conflict otherwise.
 
+use std::net::IpAddr;
+
 use super::{BlockReason, Blocker, UpOptions};
-use crate::model::address::ServerUrl;
+use crate::model::address::{ServerUrl, unbracketed};
 use crate::model::container_config::Difference;
 use crate::model::invocation::typed_option;
 use crate::model::role::Role;
@@ -39,8 +41,13 @@ pub(super) fn options_for(stack: &Stack, made_for: &MadeFor) -> String {
 fn options_for_both(stack: &Stack, made_for: &MadeFor) -> Option<String> {
     let url = &made_for.url;
     let address = match stack.service(Role::Influxdb) {
+        _ if url.is_empty() => return None,
         _ if *url == stack.data_source.url => String::new(),
         _ if stack.data_source.is_url_chosen => typed_option("--data-source-url", url),
+        // An address on a loopback whose machine is unknown was chosen: here, it leads to another server.
+        Service::External { .. } if made_for.machine.is_none() && is_on_loopback(url) => {
+            typed_option("--data-source-url", url)
+        }
         Service::External { .. } => typed_option("--influxdb-url", url),
         Service::Container(spec) => {
             let port = url.rsplit(':').next()?.parse().ok()?;
@@ -49,6 +56,13 @@ fn options_for_both(stack: &Stack, made_for: &MadeFor) -> Option<String> {
         }
     };
     Some(address + &database_option(stack, made_for))
+}
+
+/// Whether only the machine of Grafana's server reaches an address.
+fn is_on_loopback(url: &str) -> bool {
+    let server = url.split('/').nth(2).unwrap_or_default();
+    let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
+    host == "localhost" || unbracketed(host).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn database_option(stack: &Stack, made_for: &MadeFor) -> String {
@@ -117,8 +131,13 @@ mod tests {
         }
 
         stack.services.influxdb = external("127.0.0.1", 8087);
-        let external = kept(&stack, "http://127.0.0.1:8086", "d");
+        let here = MadeFor { machine: Some("here".into()), ..made_for("http://127.0.0.1:8086", "d") };
+        let external = options_for_both(&stack, &here);
         assert_eq!(external.as_deref(), Some(" --influxdb-url http://127.0.0.1:8086"));
+        assert_eq!(kept(&stack, "http://db:8086", "d").as_deref(), Some(" --influxdb-url http://db:8086"));
+        assert_eq!(kept(&stack, "", "d"), None, "an empty URL stands for a container");
+        let elsewhere = kept(&stack, "http://localhost:8086", "d");
+        assert_eq!(elsewhere.as_deref(), Some(" --data-source-url http://localhost:8086"), "on the loopback of Grafana");
         stack.data_source.is_url_chosen = true;
         let chosen = kept(&stack, "http://127.0.0.1:8086", "d");
         assert_eq!(chosen.as_deref(), Some(" --data-source-url http://127.0.0.1:8086"));

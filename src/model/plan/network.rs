@@ -3,7 +3,7 @@
 use super::blockers::foreign;
 use super::{BlockReason, Blocker, Finding, Item, Kept, Resource, Step};
 use crate::model::container_config::Difference;
-use crate::model::observed::{Network, Observed};
+use crate::model::observed::{EngineKind, Network, Observed};
 use crate::model::stack::Stack;
 use crate::model::text::attached;
 
@@ -18,8 +18,12 @@ pub(super) fn network(stack: &Stack, seen: &Observed) -> Option<Item> {
                 Difference { field: "networks".into(), actual: ids.len().to_string(), desired: "1".into() };
             (Finding::Differs(vec![difference]), Some(Step::RemoveDuplicateNetworks))
         }
+        Network::Ours(_) if has_leftover(seen) => {
+            let finding = Finding::Requested("an interrupted run left a container on it");
+            return Some(Item::new(Resource::Network, finding, removed_checks(seen).collect()));
+        }
         Network::Ours(_) => (Finding::InSync, None),
-        Network::Free | Network::Foreign if is_built_in(&stack.instance, &seen.network) => {
+        Network::Free | Network::Foreign if is_built_in(&stack.instance, seen) => {
             let why =
                 format!("the network {} belongs to the engine, so no instance can have that name", stack.instance);
             let hint = "choose another name with --name".into();
@@ -54,31 +58,50 @@ pub(super) fn unneeded_network(stack: &Stack, seen: &Observed, reason: &'static 
     Item::new(Resource::Network, Finding::Kept(kept), removed_checks(seen).collect())
 }
 
-/// Whether engines create and keep a network of that name themselves. Docker has one called `default` that it does not
-/// report.
-fn is_built_in(name: &str, seen: &Network) -> bool {
-    name == "default" || (*seen == Network::Foreign && ["bridge", "host", "none", "podman"].contains(&name))
+/// Whether the engine creates and keeps a network of that name itself. Docker has one called `default` that it does not
+/// report, and Podman reports none of them under its name.
+fn is_built_in(name: &str, seen: &Observed) -> bool {
+    let is_podman = seen.engine.as_ref().is_some_and(|engine| engine.kind == EngineKind::Podman);
+    let is_reported = seen.network == Network::Foreign || is_podman;
+    name == "default" || (is_reported && ["bridge", "host", "none", "podman"].contains(&name))
+}
+
+/// The age from which a container that checks an address is a leftover, in seconds: a check takes a few.
+const LEFTOVER_AGE: i64 = 60;
+
+/// Whether an interrupted run left a container that checks an address. A younger one may be another run's.
+fn has_leftover(seen: &Observed) -> bool {
+    let now = i64::try_from(seen.time / 1_000_000).unwrap_or_default();
+    seen.address_checks.iter().any(|check| now.saturating_sub(check.created) >= LEFTOVER_AGE)
 }
 
 /// The step that removes containers that check an address, if there are any. Another run may be using them, so they are
 /// removed only before a start, which may need the address, and before the network.
 pub(super) fn removed_checks(seen: &Observed) -> impl Iterator<Item = Step> + use<> {
-    let found = Some(&seen.address_checks).filter(|ids| !ids.is_empty());
-    found.map(|ids| Step::RemoveAddressChecks(ids.clone())).into_iter()
+    let ids: Vec<String> = seen.address_checks.iter().map(|check| check.id.clone()).collect();
+    (!ids.is_empty()).then_some(Step::RemoveAddressChecks(ids)).into_iter()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::observed::RunState;
+    use crate::model::observed::{AddressCheck, EngineInfo, RunState};
     use crate::model::role::{PerRole, Role};
     use crate::samples::{self, container_of, external, plan_with, steps};
 
     #[test]
     fn containers_of_interrupted_address_checks_are_removed_first() {
-        let leave = |seen: &mut Observed| seen.address_checks = vec!["a".into()];
+        let leave = |seen: &mut Observed| {
+            let created = i64::try_from(seen.time / 1_000_000).unwrap();
+            seen.address_checks = vec![AddressCheck { id: "a".into(), created }];
+        };
+        let leftover = plan_with(&samples::stack(), |seen| {
+            leave(seen);
+            seen.address_checks[0].created -= LEFTOVER_AGE;
+        });
         let remove = Step::RemoveAddressChecks(vec!["a".into()]);
         assert!(plan_with(&samples::stack(), leave).in_sync(), "another run may be checking an address");
+        assert_eq!(steps(&leftover), std::slice::from_ref(&remove));
         let start = Step::StartContainer(Role::Grafana);
         let stopped = steps(&plan_with(&samples::stack(), |seen| {
             leave(seen);
@@ -93,9 +116,15 @@ mod tests {
 
     #[test]
     fn a_network_of_the_engine_leaves_another_name_as_the_only_way() {
-        for (instance, seen) in [("bridge", Network::Foreign), ("default", Network::Free)] {
+        for (instance, network, kind) in [
+            ("bridge", Network::Foreign, EngineKind::Docker),
+            ("default", Network::Free, EngineKind::Docker),
+            ("podman", Network::Free, EngineKind::Podman),
+        ] {
             let desired = Stack { instance: instance.into(), ..samples::stack() };
-            let plan = plan_with(&desired, |observed| observed.network = seen);
+            let plan = plan_with(&desired, |seen| {
+                (seen.network, seen.engine) = (network, Some(EngineInfo { kind, ..EngineInfo::default() }));
+            });
             let (resource, blocker) = plan.blocker().unwrap();
             assert_eq!((resource, blocker.kind), (Resource::Network, BlockReason::Settings));
             assert_eq!(blocker.hint, "choose another name with --name");

@@ -50,7 +50,7 @@ pub fn roll_back(stack: &Stack, seen: &Observed, step: Option<&Step>, cause: Fai
     }
     let upgrade = Upgrade { state, ..tried(stack, seen)?.clone() };
     let record = Step::RecordUpgrade(Box::new(upgrade.clone()));
-    let steps = before_record(stack, &seen.settings).into_iter().chain([record]).collect();
+    let steps = before_record(stack, seen).into_iter().chain([record]).collect();
     let item = Item::new(Resource::Upgrade, Finding::Requested("the new image failed"), steps);
     Some(Rollback { upgrade, plan: Plan::new(vec![item]) })
 }

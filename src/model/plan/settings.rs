@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{BlockReason, Blocker, Finding, Item, Resource, Step};
 use crate::model::container_config::Difference;
 use crate::model::lost_settings::{Loss, UnknownSetting};
-use crate::model::observed::{Observed, StoredSettings};
+use crate::model::observed::Observed;
 use crate::model::role::Role;
 use crate::model::stack::{Remembered, Settings, Stack};
 
@@ -43,10 +43,10 @@ pub(super) fn settings(stack: &Stack, seen: &Observed, keeps_retention: bool) ->
 
 /// Replaces missing or unreadable settings before the record of an upgrade is written next to them. The retention
 /// period is not confirmed yet. Settings that another run removed stay removed.
-pub(super) fn before_record(stack: &Stack, stored: &StoredSettings) -> Option<Step> {
-    let settings = stack.settings.as_ref().filter(|settings| !settings.are_outdated(stored.values.as_ref()))?;
+pub(super) fn before_record(stack: &Stack, seen: &Observed) -> Option<Step> {
+    let settings = stack.settings.as_ref().filter(|settings| changed_meanwhile(stack, settings, seen).is_none())?;
     let values = settings.keep_retention(None);
-    stored.values.is_none().then_some(Step::SaveSettings { values, replaces: None })
+    seen.settings.values.is_none().then_some(Step::SaveSettings { values, replaces: None })
 }
 
 /// The blocker after another run changed the stored settings: this run's values would bring back what that one removed.
@@ -136,7 +136,7 @@ mod tests {
     use crate::model::container_config::PasswordSource;
     use crate::model::login::Credential;
     use crate::model::lost_settings::Lost;
-    use crate::model::observed::{RunState, ServerResponse};
+    use crate::model::observed::{RunState, ServerResponse, StoredSettings};
     use crate::model::plan::Phase;
     use crate::model::retention::Retention;
     use crate::model::stack::Login;
@@ -154,7 +154,11 @@ mod tests {
 
     /// The plan without containers.
     fn settings(stack: &Stack, stored: &StoredSettings, keeps_retention: bool) -> Option<Item> {
-        super::settings(stack, &Observed { settings: stored.clone(), ..samples::observed() }, keeps_retention)
+        super::settings(stack, &seen_with(stored), keeps_retention)
+    }
+
+    fn seen_with(stored: &StoredSettings) -> Observed {
+        Observed { settings: stored.clone(), ..samples::observed() }
     }
 
     fn finding(desired: &[(&str, &str)], lost: Option<Lost>, stored: &StoredSettings) -> Finding {
@@ -206,10 +210,10 @@ mod tests {
         let save = Step::SaveSettings { values: values(&[("database", "d")]), replaces: None };
         let unreadable = StoredSettings { numbers: vec![1], ..StoredSettings::default() };
         assert_eq!(saved(&unreadable), std::slice::from_ref(&save));
-        assert_eq!(before_record(&stack_from(&unreadable), &unreadable), Some(save));
+        assert_eq!(before_record(&stack_from(&unreadable), &seen_with(&unreadable)), Some(save));
         let readable = stored(&[1], values(&[]));
-        assert_eq!(before_record(&stack_from(&readable), &readable), None);
-        assert_eq!(before_record(&stack_from(&readable), &unreadable), None, "another run removed them");
+        assert_eq!(before_record(&stack_from(&readable), &seen_with(&readable)), None);
+        assert_eq!(before_record(&stack_from(&readable), &seen_with(&unreadable)), None, "another run removed them");
     }
 
     #[test]

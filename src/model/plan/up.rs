@@ -53,11 +53,13 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     if plan.steps().any(|(step, _)| needs_address(step))
         && let Some(network) = plan.items.iter_mut().find(|item| item.resource == Resource::Network)
     {
+        let is_removal = |(_, step): &(Phase, Step)| matches!(step, Step::RemoveAddressChecks(_));
+        network.steps.retain(|step| !is_removal(step));
         network.steps.splice(..0, removed_checks(seen).map(|step| (Phase::Network, step)));
     }
     let is_early_record = |(phase, step): &(Phase, Step)| *phase < Phase::Settings && is_record(step);
     if plan.items.iter().any(|item| item.steps.iter().any(is_early_record))
-        && let Some(save) = before_record(stack, &seen.settings)
+        && let Some(save) = before_record(stack, seen)
         && let Some(settings) = plan.items.iter_mut().find(|item| item.resource == Resource::Settings)
         && !matches!(settings.finding, Finding::Blocked(_))
     {
