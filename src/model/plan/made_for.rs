@@ -137,7 +137,11 @@ mod tests {
         assert_eq!(kept(&stack, "http://db:8086", "d").as_deref(), Some(" --influxdb-url http://db:8086"));
         assert_eq!(kept(&stack, "", "d"), None, "an empty URL stands for a container");
         let elsewhere = kept(&stack, "http://localhost:8086", "d");
-        assert_eq!(elsewhere.as_deref(), Some(" --data-source-url http://localhost:8086"), "on the loopback of Grafana");
+        assert_eq!(
+            elsewhere.as_deref(),
+            Some(" --data-source-url http://localhost:8086"),
+            "on the loopback of Grafana"
+        );
         stack.data_source.is_url_chosen = true;
         let chosen = kept(&stack, "http://127.0.0.1:8086", "d");
         assert_eq!(chosen.as_deref(), Some(" --data-source-url http://127.0.0.1:8086"));
