@@ -584,7 +584,7 @@ impl World {
             },
             address_checks: self
                 .address_checks
-                .then(|| AddressCheck { id: CHECK.into(), created: -60 })
+                .then(|| AddressCheck { id: CHECK.into(), created: -600 })
                 .into_iter()
                 .collect(),
             network_users: self.network_is_used.then(|| "other".to_string()).into_iter().collect(),

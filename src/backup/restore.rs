@@ -217,7 +217,8 @@ fn explained(stack: &Stack, left: Left, error: Error) -> (Error, Option<String>)
         Error::Interrupted { .. } => (Error::Interrupted { hint: description }, None),
         // The restore cannot be repeated, as its own hint would say.
         Error::Blocked { resource, blocker } if left == Left::AllData && blocker.kind == BlockReason::Changed => {
-            let hint = format!("`{}` continues with the current settings", stack.command("up"));
+            let [status, up] = ["status", "up"].map(|verb| stack.command(verb));
+            let hint = format!("`{status}` shows what is left; if that is the instance, `{up}` continues with it");
             (Error::Blocked { resource, blocker: Blocker { hint, ..blocker } }, None)
         }
         Error::NotConfirmed { message, .. } if left == Left::AllData => {

@@ -171,6 +171,23 @@ struct LogSource {
 }
 
 impl LogSource {
+    /// The log of a container that restarts or replaces this one, from the line at which it continues.
+    fn continued_by(&self, id: String, started_at: Option<String>) -> Self {
+        // Some engines stamp lines with whole seconds.
+        let started = whole_second(started_at.as_deref().and_then(nanoseconds_of).unwrap_or_default());
+        let is_new_run = started_at != self.started_at;
+        let (since, shown, tail) = match self.tail {
+            _ if id != self.id => (0, 0, None),
+            // `--tail` left out earlier lines, so the log begins with the new run.
+            Some(_) if is_new_run => (started, 0, None),
+            // The engine's clock was set back.
+            _ if is_new_run && started < whole_second(self.since) => (started, 0, None),
+            // After the last line, so that a short run in between is shown.
+            tail => (self.since, self.shown, tail),
+        };
+        Self { role: self.role, id, started_at, since, shown, tail }
+    }
+
     /// Notes the time of a line that was read.
     fn passed(&mut self, at: i64) {
         match at.cmp(&self.since) {
@@ -244,17 +261,12 @@ async fn successor(session: &Session, ended: &LogSource) -> Result<Option<LogSou
         note("has not started again");
         return Ok(None);
     };
-    let started = next.started_at.as_deref().and_then(nanoseconds_of).unwrap_or_default();
-    let (since, shown, tail) = match ended.tail {
-        _ if next.id != ended.id => (0, 0, None),
-        // `--tail` left out earlier lines, so the log begins with the new run.
-        Some(_) if next.started_at != ended.started_at => (started, 0, None),
-        // The engine's clock was set back.
-        _ if started < ended.started_at.as_deref().and_then(nanoseconds_of).unwrap_or_default() => (started, 0, None),
-        // The log continues after the last line, so that a short run in between is shown.
-        tail => (ended.since, ended.shown, tail),
-    };
-    Ok(Some(LogSource { role, id: next.id, started_at: next.started_at, since, shown, tail }))
+    Ok(Some(ended.continued_by(next.id, next.started_at)))
+}
+
+/// The beginning of a time's second, in nanoseconds since 1970.
+const fn whole_second(at: i64) -> i64 {
+    at / 1_000_000_000 * 1_000_000_000
 }
 
 fn no_log(stack: &Stack, role: Option<Role>) -> Error {
@@ -290,6 +302,28 @@ fn external_logs(role: Option<Role>) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_log_continues_after_its_last_line_or_with_a_run_that_seems_earlier() {
+        use super::*;
+        let time = |second: u32| format!("2026-01-01T00:00:{second:02}.5Z");
+        let at = |second: u32| nanoseconds_of(&time(second)).unwrap();
+        let ended = |second: u32, tail| {
+            let (id, started_at) = ("c".to_string(), Some(time(10)));
+            LogSource { role: Role::Grafana, id, started_at, since: at(second), shown: 2, tail }
+        };
+        let next = |ended: LogSource, id: &str, second: u32| {
+            let LogSource { since, shown, tail, .. } = ended.continued_by(id.into(), Some(time(second)));
+            (since, shown, tail)
+        };
+        let half = 500_000_000;
+        assert_eq!(next(ended(20, None), "c", 21), (at(20), 2, None), "a restart");
+        assert_eq!(next(ended(20, None), "c", 20), (at(20), 2, None), "a restart within the second");
+        assert_eq!(next(ended(20, Some(3)), "c", 10), (at(20), 2, Some(3)), "the stream broke");
+        assert_eq!(next(ended(20, Some(3)), "c", 21), (at(21) - half, 0, None), "earlier lines were left out");
+        assert_eq!(next(ended(30, None), "c", 15), (at(15) - half, 0, None), "the clock was set back");
+        assert_eq!(next(ended(30, None), "d", 31), (0, 0, None), "another container");
+    }
+
     #[cfg(unix)]
     #[tokio::test]
     async fn a_run_that_began_and_ended_unseen_is_shown_once() {

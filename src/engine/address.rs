@@ -99,7 +99,7 @@ fn address_check(
     }
 }
 
-/// Whether a listed container is a leftover of an interrupted address check.
+/// Whether a listed container checks an address, for a run or as a leftover.
 pub(super) fn is_address_check(container: &ContainerSummary) -> bool {
     let labels = container.labels.as_ref();
     let Some(instance) = labels.and_then(|labels| labels.get(labels::INSTANCE)) else { return false };

@@ -82,7 +82,7 @@ impl Docker {
         let mut is_new = move |line: &TimedLine| {
             let is_shown = line.at == since && to_skip > 0;
             to_skip -= usize::from(is_shown);
-            (line.at >= since || line.at == 0 || line.at == since / SECOND * SECOND) && !is_shown
+            (line.at >= since || line.at == 0) && !is_shown
         };
         let doing = "read the log of a container";
         let (client, bounded) = for_stream(&self.client);

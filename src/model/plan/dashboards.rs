@@ -107,7 +107,7 @@ fn of_instance(stack: &Stack, id: DashboardId, what: &str, owner: &str, give_way
                 format!(", or restore that uid in {} if it comes from there", stack.user_dashboards[index].path)
             }
         };
-        ("this instance imported".into(), format!("{give_way}{restore}"))
+        ("this instance imported".into(), format!("{give_way}, or delete it in Grafana if you do not need it{restore}"))
     } else {
         (format!("the instance {owner} created"), give_way.into())
     };

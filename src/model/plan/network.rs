@@ -3,7 +3,7 @@
 use super::blockers::foreign;
 use super::{BlockReason, Blocker, Finding, Item, Kept, Resource, Step};
 use crate::model::container_config::Difference;
-use crate::model::observed::{EngineKind, Network, Observed};
+use crate::model::observed::{AddressCheck, EngineKind, Network, Observed};
 use crate::model::stack::Stack;
 use crate::model::text::attached;
 
@@ -18,9 +18,11 @@ pub(super) fn network(stack: &Stack, seen: &Observed) -> Option<Item> {
                 Difference { field: "networks".into(), actual: ids.len().to_string(), desired: "1".into() };
             (Finding::Differs(vec![difference]), Some(Step::RemoveDuplicateNetworks))
         }
-        Network::Ours(_) if has_leftover(seen) => {
+        Network::Ours(_) if seen.address_checks.iter().any(|check| is_leftover(check, seen)) => {
             let finding = Finding::Requested("an interrupted run left a container on it");
-            return Some(Item::new(Resource::Network, finding, removed_checks(seen).collect()));
+            let old = seen.address_checks.iter().filter(|check| is_leftover(check, seen));
+            let steps = vec![Step::RemoveAddressChecks(old.map(|check| check.id.clone()).collect())];
+            return Some(Item::new(Resource::Network, finding, steps));
         }
         Network::Ours(_) => (Finding::InSync, None),
         Network::Free | Network::Foreign if is_built_in(&stack.instance, seen) => {
@@ -66,17 +68,18 @@ fn is_built_in(name: &str, seen: &Observed) -> bool {
     name == "default" || (is_reported && ["bridge", "host", "none", "podman"].contains(&name))
 }
 
-/// The age from which a container that checks an address is a leftover, in seconds: a check takes a few.
-const LEFTOVER_AGE: i64 = 60;
+/// The age from which a container that checks an address is a leftover, in seconds. A check takes a few, and the clocks of
+/// the engine's machine and this one may differ.
+const LEFTOVER_AGE: i64 = 600;
 
 /// Whether an interrupted run left a container that checks an address. A younger one may be another run's.
-fn has_leftover(seen: &Observed) -> bool {
+fn is_leftover(check: &AddressCheck, seen: &Observed) -> bool {
     let now = i64::try_from(seen.time / 1_000_000).unwrap_or_default();
-    seen.address_checks.iter().any(|check| now.saturating_sub(check.created) >= LEFTOVER_AGE)
+    now.saturating_sub(check.created) >= LEFTOVER_AGE
 }
 
-/// The step that removes containers that check an address, if there are any. Another run may be using them, so they are
-/// removed only before a start, which may need the address, and before the network.
+/// The step that removes all containers that check an address, if there are any. Another run may be using them, so it
+/// precedes only a start, which may need the address, and the network's removal.
 pub(super) fn removed_checks(seen: &Observed) -> impl Iterator<Item = Step> + use<> {
     let ids: Vec<String> = seen.address_checks.iter().map(|check| check.id.clone()).collect();
     (!ids.is_empty()).then_some(Step::RemoveAddressChecks(ids)).into_iter()
@@ -85,7 +88,7 @@ pub(super) fn removed_checks(seen: &Observed) -> impl Iterator<Item = Step> + us
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::observed::{AddressCheck, EngineInfo, RunState};
+    use crate::model::observed::{EngineInfo, RunState};
     use crate::model::role::{PerRole, Role};
     use crate::samples::{self, container_of, external, plan_with, steps};
 
