@@ -357,13 +357,7 @@ mod tests {
             (200, answer)
         })
         .await;
-        let credentials = Credentials {
-            grafana_user: String::new(),
-            grafana_password: None,
-            grafana_token: None,
-            influxdb: None,
-            ca_file: None,
-        };
+        let credentials = Credentials::default();
         let session =
             Session::new(crate::samples::stack(), Some(Rc::new(docker)), credentials, Rc::new(Silent)).unwrap();
         let (sender, mut lines) = mpsc::channel::<(Role, String)>(LINES);

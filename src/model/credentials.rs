@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::stack::Secret;
 
 /// Credentials for the servers, and the certificates to trust.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Credentials {
     pub(crate) grafana_user: String,
     /// The supplied password for that user.

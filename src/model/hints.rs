@@ -276,24 +276,18 @@ pub(crate) fn failed_image(stack: &Stack) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::model::image::ImageRef;
-    use crate::model::stack::{Remembered, Settings};
+    use crate::model::stack::Settings;
     use crate::model::upgrade::{NamedImage, Upgrade};
     use crate::samples;
 
     #[test]
     fn objects_in_another_organisation_of_the_same_grafana_are_named() {
-        let values = |all: &[(&str, &str)]| -> BTreeMap<String, Remembered> {
-            let remembered = |value: &str| Remembered { value: value.into(), from_file: false };
-            all.iter().map(|(name, value)| (name.to_string(), remembered(value))).collect()
-        };
         let left = |before: &[(&str, &str)], now: &[(&str, &str)]| {
-            let desired = values(now);
+            let desired = samples::remembered(now);
             let organisation = desired.get("grafana-org").map(|one| one.value.clone());
-            let settings = Settings { values: desired, merged_from: Some(values(before)), lost: None };
+            let settings = Settings { values: desired, merged_from: Some(samples::remembered(before)), lost: None };
             left_organisation(&Stack { organisation, settings: Some(settings), ..samples::stack() })
         };
         let (server, other) = (("grafana-url", "http://g:3000"), ("grafana-url", "http://h:3000"));

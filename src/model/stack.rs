@@ -359,14 +359,17 @@ impl Settings {
     #[must_use]
     pub(crate) fn are_outdated(&self, stored: Option<&BTreeMap<String, Remembered>>) -> bool {
         // The source of a value alone is not a change.
-        let texts = |values: &BTreeMap<String, Remembered>| -> BTreeMap<String, String> {
-            values.iter().map(|(name, one)| (name.clone(), one.value.clone())).collect()
-        };
         let before = self.merged_from.as_ref();
         let own = [&self.values, &self.keep_retention(before)].map(|values| Some(texts(values)));
         let stored = stored.map(texts);
         stored != before.map(texts) && !own.contains(&stored)
     }
+}
+
+/// The texts of remembered settings, without their sources.
+#[must_use]
+pub(crate) fn texts(values: &BTreeMap<String, Remembered>) -> BTreeMap<String, String> {
+    values.iter().map(|(name, remembered)| (name.clone(), remembered.value.clone())).collect()
 }
 
 /// A remembered setting.

@@ -432,13 +432,7 @@ mod tests {
         let mut stack = samples::stack();
         stack.services.influxdb = samples::external("127.0.0.1", port);
         stack.timeout = limit;
-        let credentials = Credentials {
-            grafana_user: String::new(),
-            grafana_password: None,
-            grafana_token: None,
-            influxdb: None,
-            ca_file: None,
-        };
+        let credentials = Credentials::default();
         let session = Session::new(stack, Some(Rc::new(docker)), credentials, Rc::new(Silent)).unwrap();
         let seen = SeenRole {
             image: None,

@@ -22,8 +22,8 @@ use clipper_metrics::model::plan::{self, Plan, Step, UpOptions};
 use clipper_metrics::model::retention::Retention;
 use clipper_metrics::model::role::{PerRole, Role};
 use clipper_metrics::model::stack::{
-    DesiredContainer, DesiredDashboard, DesiredDataSource, EngineLocation, Login, Pull, Secret, Service, Settings,
-    Stack,
+    DesiredContainer, DesiredDashboard, DesiredDataSource, EngineLocation, Login, Pull, Remembered, Secret, Service,
+    Settings, Stack,
 };
 use clipper_metrics::model::version::Version;
 use clipper_metrics::model::volume_content::{RanVersion, VolumeContent, VolumeFiles};
@@ -56,7 +56,13 @@ pub(crate) fn stack() -> Stack {
     }
 }
 
-/// The same with Grafana published off loopback.
+/// Remembered settings that no file supplied.
+pub(crate) fn remembered(all: &[(&str, &str)]) -> BTreeMap<String, Remembered> {
+    let remembered = |value: &str| Remembered { value: value.into(), from_file: false };
+    all.iter().map(|(name, value)| ((*name).to_string(), remembered(value))).collect()
+}
+
+/// The stack with Grafana published off loopback.
 pub(crate) fn stack_off_loopback() -> Stack {
     let mut stack = stack();
     let config = config_of(&mut stack, Role::Grafana);

@@ -7,7 +7,9 @@ use crate::model::observed::{AddressCheck, EngineKind, Network, Observed};
 use crate::model::stack::Stack;
 use crate::model::text::attached;
 
-pub(super) fn network(stack: &Stack, seen: &Observed) -> Option<Item> {
+/// Plans the network. With `needs_address`, a container is to be published: every container that checks an address is
+/// removed first. Otherwise, another run may be using it, and only leftovers are removed.
+pub(super) fn network(stack: &Stack, seen: &Observed, needs_address: bool) -> Option<Item> {
     let (finding, step) = match &seen.network {
         Network::Ours(_) if !stack.needs_engine() => {
             return Some(unneeded_network(stack, seen, "no container needs it"));
@@ -19,10 +21,7 @@ pub(super) fn network(stack: &Stack, seen: &Observed) -> Option<Item> {
             (Finding::Differs(vec![difference]), Some(Step::RemoveDuplicateNetworks))
         }
         Network::Ours(_) if seen.address_checks.iter().any(|check| is_leftover(check, seen)) => {
-            let finding = Finding::Requested("an interrupted run left a container on it");
-            let old = seen.address_checks.iter().filter(|check| is_leftover(check, seen));
-            let steps = vec![Step::RemoveAddressChecks(old.map(|check| check.id.clone()).collect())];
-            return Some(Item::new(Resource::Network, finding, steps));
+            (Finding::Requested("an interrupted run left a container on it"), None)
         }
         Network::Ours(_) => (Finding::InSync, None),
         Network::Free | Network::Foreign if is_built_in(&stack.instance, seen) => {
@@ -40,14 +39,15 @@ pub(super) fn network(stack: &Stack, seen: &Observed) -> Option<Item> {
             return Some(Item::new(Resource::Network, foreign("network", &stack.instance, stack).into(), vec![]));
         }
     };
-    Some(Item::new(Resource::Network, finding, step.into_iter().collect()))
+    let checks = removed_checks(seen, |check| needs_address || is_leftover(check, seen));
+    Some(Item::new(Resource::Network, finding, checks.chain(step).collect()))
 }
 
 /// The instance's network when it is to be removed. A network that other containers use is kept.
 pub(super) fn unneeded_network(stack: &Stack, seen: &Observed, reason: &'static str) -> Item {
     let (instance, users) = (&stack.instance, &seen.network_users);
     if users.is_empty() {
-        let steps = removed_checks(seen).chain([Step::RemoveNetwork]).collect();
+        let steps = removed_checks(seen, |_| true).chain([Step::RemoveNetwork]).collect();
         return Item::new(Resource::Network, Finding::Requested(reason), steps);
     }
     let docker = |arguments: String| stack.invocation.docker(&arguments);
@@ -57,7 +57,7 @@ pub(super) fn unneeded_network(stack: &Stack, seen: &Observed, reason: &'static 
         why: format!("network {instance} is kept: {}", attached(users)),
         hint: format!("`{}` removes it", commands.join(" && ")),
     };
-    Item::new(Resource::Network, Finding::Kept(kept), removed_checks(seen).collect())
+    Item::new(Resource::Network, Finding::Kept(kept), removed_checks(seen, |_| true).collect())
 }
 
 /// Whether the engine creates and keeps a network of that name itself. Docker has one called `default` that it does not
@@ -78,10 +78,13 @@ fn is_leftover(check: &AddressCheck, seen: &Observed) -> bool {
     now.saturating_sub(check.created) >= LEFTOVER_AGE
 }
 
-/// The step that removes all containers that check an address, if there are any. Another run may be using them, so it
-/// precedes only a start, which may need the address, and the network's removal.
-pub(super) fn removed_checks(seen: &Observed) -> impl Iterator<Item = Step> + use<> {
-    let ids: Vec<String> = seen.address_checks.iter().map(|check| check.id.clone()).collect();
+/// The step that removes the selected containers that check an address, if there are any.
+fn removed_checks<F>(seen: &Observed, is_selected: F) -> impl Iterator<Item = Step> + use<F>
+where
+    F: Fn(&AddressCheck) -> bool,
+{
+    let selected = seen.address_checks.iter().filter(|check| is_selected(check));
+    let ids: Vec<String> = selected.map(|check| check.id.clone()).collect();
     (!ids.is_empty()).then_some(Step::RemoveAddressChecks(ids)).into_iter()
 }
 

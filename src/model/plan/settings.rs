@@ -1,13 +1,11 @@
 //! Plans the remembered settings.
 
-use std::collections::BTreeMap;
-
 use super::{BlockReason, Blocker, Finding, Item, Resource, Step};
 use crate::model::container_config::Difference;
 use crate::model::lost_settings::{Loss, UnknownSetting};
 use crate::model::observed::Observed;
 use crate::model::role::Role;
-use crate::model::stack::{Remembered, Settings, Stack};
+use crate::model::stack::{Settings, Stack, texts};
 
 pub(super) fn settings(stack: &Stack, seen: &Observed, keeps_retention: bool) -> Option<Item> {
     let (settings, stored) = (stack.settings.as_ref()?, &seen.settings);
@@ -126,12 +124,10 @@ pub(crate) fn unknown_settings(stack: &Stack) -> Option<Blocker> {
     Some(Blocker { kind: BlockReason::Settings, why, hint })
 }
 
-fn texts(values: &BTreeMap<String, Remembered>) -> BTreeMap<String, String> {
-    values.iter().map(|(name, remembered)| (name.clone(), remembered.value.clone())).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::model::container_config::PasswordSource;
     use crate::model::login::Credential;
@@ -139,14 +135,9 @@ mod tests {
     use crate::model::observed::{RunState, ServerResponse, StoredSettings};
     use crate::model::plan::Phase;
     use crate::model::retention::Retention;
-    use crate::model::stack::Login;
+    use crate::model::stack::{Login, Remembered};
     use crate::model::volume_content::VolumeContent;
-    use crate::samples::{self, config_of, container_of, plan_with, steps};
-
-    fn values(all: &[(&str, &str)]) -> BTreeMap<String, Remembered> {
-        let remembered = |value: &str| Remembered { value: value.into(), from_file: false };
-        all.iter().map(|(name, value)| (name.to_string(), remembered(value))).collect()
-    }
+    use crate::samples::{self, config_of, container_of, plan_with, remembered, steps};
 
     fn stored(numbers: &[u64], values: BTreeMap<String, Remembered>) -> StoredSettings {
         StoredSettings { numbers: numbers.to_vec(), values: Some(values), ..StoredSettings::default() }
@@ -162,24 +153,24 @@ mod tests {
     }
 
     fn finding(desired: &[(&str, &str)], lost: Option<Lost>, stored: &StoredSettings) -> Finding {
-        let merged = Settings { values: values(desired), merged_from: stored.values.clone(), lost };
+        let merged = Settings { values: remembered(desired), merged_from: stored.values.clone(), lost };
         settings(&Stack { settings: Some(merged), ..samples::stack() }, stored, false).unwrap().finding
     }
 
     #[test]
     fn settings_are_in_sync_only_with_one_copy_of_the_same_values_from_the_same_source() {
         let one = [("database", "d")];
-        assert_eq!(finding(&one, None, &stored(&[3], values(&one))), Finding::InSync);
+        assert_eq!(finding(&one, None, &stored(&[3], remembered(&one))), Finding::InSync);
         assert_eq!(finding(&one, None, &StoredSettings::default()), Finding::Missing);
         let older = Finding::Requested("an older copy exists");
-        assert_eq!(finding(&one, None, &stored(&[3, 4], values(&one))), older);
-        let mut from_file = values(&one);
+        assert_eq!(finding(&one, None, &stored(&[3, 4], remembered(&one))), older);
+        let mut from_file = remembered(&one);
         from_file.get_mut("database").unwrap().from_file = true;
         let source = Finding::Requested("they now come from another source");
         assert_eq!(finding(&one, None, &stored(&[3], from_file)), source);
         let derived = Some(Lost { cause: Loss::Gone, unknown: vec![] });
         assert_eq!(finding(&one, derived, &StoredSettings::default()), Finding::Stopped("lost".into()));
-        let Finding::Differs(differences) = finding(&one, None, &stored(&[3], values(&[("pull", "never")]))) else {
+        let Finding::Differs(differences) = finding(&one, None, &stored(&[3], remembered(&[("pull", "never")]))) else {
             panic!("they differ")
         };
         let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
@@ -188,7 +179,7 @@ mod tests {
 
     #[test]
     fn an_unconfirmed_retention_is_left_to_a_later_plan() {
-        let values_of_run = values(&[("database", "d"), (Retention::SETTING, "2d")]);
+        let values_of_run = remembered(&[("database", "d"), (Retention::SETTING, "2d")]);
         let stack_from = |before: &StoredSettings| {
             let (values, merged_from) = (values_of_run.clone(), before.values.clone());
             let merged = Settings { values, merged_from, ..Settings::default() };
@@ -199,19 +190,19 @@ mod tests {
             steps.into_iter().map(|(_, step)| step).collect::<Vec<_>>()
         };
         let kept = (Retention::SETTING, "90d");
-        assert_eq!(saved(&stored(&[1], values(&[("database", "d")]))), []);
-        assert_eq!(saved(&stored(&[1], values(&[("database", "d"), kept]))), []);
+        assert_eq!(saved(&stored(&[1], remembered(&[("database", "d")]))), []);
+        assert_eq!(saved(&stored(&[1], remembered(&[("database", "d"), kept]))), []);
         for retention in [&[][..], &[kept]] {
-            let [before, after] = ["other", "d"].map(|name| values(&[&[("database", name)], retention].concat()));
+            let [before, after] = ["other", "d"].map(|name| remembered(&[&[("database", name)], retention].concat()));
             let save = Step::SaveSettings { values: after, replaces: Some(before.clone()) };
             assert_eq!(saved(&stored(&[1], before)), [save]);
         }
         // Settings that cannot be read are replaced before the record of an upgrade.
-        let save = Step::SaveSettings { values: values(&[("database", "d")]), replaces: None };
+        let save = Step::SaveSettings { values: remembered(&[("database", "d")]), replaces: None };
         let unreadable = StoredSettings { numbers: vec![1], ..StoredSettings::default() };
         assert_eq!(saved(&unreadable), std::slice::from_ref(&save));
         assert_eq!(before_record(&stack_from(&unreadable), &seen_with(&unreadable)), Some(save));
-        let readable = stored(&[1], values(&[]));
+        let readable = stored(&[1], remembered(&[]));
         assert_eq!(before_record(&stack_from(&readable), &seen_with(&readable)), None);
         assert_eq!(before_record(&stack_from(&readable), &seen_with(&unreadable)), None, "another run removed them");
     }
@@ -220,11 +211,11 @@ mod tests {
     fn a_value_that_another_run_removes_meanwhile_does_not_come_back() {
         let (database, ip) = (("database", "d"), ("grafana-ip", "::1"));
         let kept = (Retention::SETTING, "90d");
-        let [before, other] = [values(&[database, ip, kept]), values(&[database, kept])];
+        let [before, other] = [remembered(&[database, ip, kept]), remembered(&[database, kept])];
         // This run sets a port and a shorter retention period.
         let port = ("grafana-port", "3001");
-        let desired = values(&[database, ip, port, (Retention::SETTING, "2d")]);
-        let unconfirmed = values(&[database, ip, port, kept]);
+        let desired = remembered(&[database, ip, port, (Retention::SETTING, "2d")]);
+        let unconfirmed = remembered(&[database, ip, port, kept]);
         let merged = Settings { values: desired.clone(), merged_from: Some(before.clone()), ..Settings::default() };
         let stack = Stack { settings: Some(merged), ..samples::stack() };
         let planned = |stack: &Stack, values: Option<&BTreeMap<_, _>>, keeps_retention| {
@@ -281,14 +272,14 @@ mod tests {
     #[test]
     fn the_slower_of_two_first_runs_continues_only_with_the_same_settings() {
         let first = |name| {
-            let merged = Settings { values: values(&[("database", name)]), ..Settings::default() };
+            let merged = Settings { values: remembered(&[("database", name)]), ..Settings::default() };
             Stack { settings: Some(merged), ..samples::stack() }
         };
-        let saved = stored(&[1], values(&[("database", "d")]));
+        let saved = stored(&[1], remembered(&[("database", "d")]));
         assert_eq!(settings(&first("d"), &saved, false).unwrap().finding, Finding::InSync);
         assert!(matches!(settings(&first("e"), &saved, false).unwrap().finding, Finding::Blocked(_)));
         // A restore stores the archive's settings without the retention period, and `up` adds it.
-        let values = values(&[("database", "d"), (Retention::SETTING, "2d")]);
+        let values = remembered(&[("database", "d"), (Retention::SETTING, "2d")]);
         let restored = Stack { settings: Some(Settings { values, ..Settings::default() }), ..samples::stack() };
         assert!(matches!(settings(&restored, &saved, false).unwrap().finding, Finding::Differs(_)));
     }
@@ -323,7 +314,7 @@ mod tests {
 
     #[test]
     fn lost_settings_must_be_supplied_if_they_cannot_be_derived() {
-        let values = values(&[("database", "d")]);
+        let values = remembered(&[("database", "d")]);
         let plan = |unknown| {
             let lost = Some(Lost { cause: Loss::Gone, unknown });
             let desired = Settings { values: values.clone(), merged_from: None, lost };

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::network::{network, removed_checks};
+use super::network::network;
 use super::server::{self, PlanInputs, server};
 use super::settings::{before_record, settings, unknown_settings};
 use super::{Contradictions, FailureCause, Finding, Item, Phase, Plan, Resource, Step, UpOptions, grafana, unfinished};
@@ -16,17 +16,18 @@ use crate::model::upgrade::{Upgrade, UpgradeState};
 #[must_use]
 pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let mut items = Vec::new();
-    let network = network(stack, seen);
+    let upgrade = seen.settings.upgrade.as_ref();
+    let inputs = PlanInputs { stack, options, upgrade, time: seen.time };
+    let servers =
+        PerRole::from_fn(|role| server(&inputs, role, seen.server(role), frees_port_first(stack, seen, role)));
+    let needs_address = |(_, step): &(Phase, Step)| matches!(step, Step::StartContainer(_) | Step::CheckAddress(..));
+    let network = network(stack, seen, servers.iter().any(|item| item.steps.iter().any(needs_address)));
     // A server's blocker is more specific, so it is reported first.
     let (foreign, network) = match network {
         Some(item) if matches!(item.finding, Finding::Blocked(_)) => (Some(item), None),
         network => (None, network),
     };
     items.extend(network);
-    let upgrade = seen.settings.upgrade.as_ref();
-    let inputs = PlanInputs { stack, options, upgrade, time: seen.time };
-    let servers =
-        PerRole::from_fn(|role| server(&inputs, role, seen.server(role), frees_port_first(stack, seen, role)));
     let is_known = unknown_settings(stack).is_none();
     let is_kept = |role| is_known && keeps_content(servers.get(role));
     let kept_influxdb = seen.influxdb_state().filter(|_| is_kept(Role::Influxdb));
@@ -49,14 +50,6 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     items.extend(inside);
     items.push(query);
     let mut plan = Plan::new(items);
-    let needs_address = |step: &Step| matches!(step, Step::StartContainer(_) | Step::CheckAddress(..));
-    if plan.steps().any(|(step, _)| needs_address(step))
-        && let Some(network) = plan.items.iter_mut().find(|item| item.resource == Resource::Network)
-    {
-        let is_removal = |(_, step): &(Phase, Step)| matches!(step, Step::RemoveAddressChecks(_));
-        network.steps.retain(|step| !is_removal(step));
-        network.steps.splice(..0, removed_checks(seen).map(|step| (Phase::Network, step)));
-    }
     let is_early_record = |(phase, step): &(Phase, Step)| *phase < Phase::Settings && is_record(step);
     if plan.items.iter().any(|item| item.steps.iter().any(is_early_record))
         && let Some(save) = before_record(stack, seen)

@@ -60,7 +60,7 @@ fn the_remembered_address_of_the_data_source_belongs_to_its_servers() {
     let kept = [(Setting::InfluxdbUrl, "http://new.example:8086"), (Setting::DataSourceUrl, inner.as_str())];
     assert_eq!(url(&kept), (inner.clone(), true));
     assert!(!url(&[(Setting::GrafanaUrl, "http://other.example:3000")]).1, "another Grafana may not reach it");
-    // The address of an external InfluxDB does not depend on that of a container.
+    // The address of an external InfluxDB does not depend on a container's port.
     assert_eq!(url(&[(Setting::InfluxdbPort, "9086")]), (inner, true));
 }
 
