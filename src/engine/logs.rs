@@ -33,11 +33,20 @@ pub(crate) struct TimedLine {
 }
 
 impl Docker {
-    /// The last lines of a container's log.
+    /// The last lines of a container's log, to show with an error.
     pub(crate) async fn last_lines(&self, name: &str) -> Vec<String> {
-        let stream = self.logs(name, false, Some(LOG_LINES), 0, 0);
+        self.lines_of(name, LOG_LINES).await
+    }
+
+    /// More of its last lines: those of other requests may be in between.
+    pub(crate) async fn recent_lines(&self, name: &str) -> Vec<String> {
+        self.lines_of(name, LINES_SEARCHED).await
+    }
+
+    async fn lines_of(&self, name: &str, count: usize) -> Vec<String> {
+        let stream = self.logs(name, false, Some(count), 0, 0);
         // An engine may send more lines than requested.
-        let read = stream.take(LOG_LINES).filter_map(async |line| Some(excerpt(&line.ok()?.text, 400))).collect();
+        let read = stream.take(count).filter_map(async |line| Some(excerpt(&line.ok()?.text, 400))).collect();
         tokio::time::timeout(LOG_TIMEOUT, read).await.unwrap_or_default()
     }
 

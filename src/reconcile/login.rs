@@ -1,11 +1,12 @@
 //! Signs in to Grafana: sends the logins that [`next_login`] chooses, and carries out the steps that set passwords.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Session;
 use super::cause::is_locked_out;
 use super::connection::Connection;
+use crate::backoff::{LONGEST_PAUSE, pause};
 use crate::error::{Error, Result};
 use crate::grafana::{Grafana, response_to};
 use crate::http::Auth;
@@ -16,6 +17,9 @@ use crate::model::observed::{self, ObservedServer, OurContainer, ServerResponse}
 use crate::model::role::Role;
 use crate::model::stack::{Login, Secret};
 use crate::model::volume_content::VolumeFiles;
+
+/// How much later than Grafana's response a line of its log may reach the engine.
+const LOG_DELAY: Duration = Duration::from_secs(2);
 
 impl Session {
     fn basic(&self, password: Secret) -> Auth {
@@ -117,13 +121,22 @@ impl Session {
         }
     }
 
-    /// Whether a managed Grafana, which has just rejected a password, would reject the right one, too. Only its log shows it.
+    /// Whether a managed Grafana, which has just rejected a password, would reject the right one, too. Only its log shows
+    /// it, and an engine may receive the line after the response.
     async fn is_locked_out(&self, actual: Option<&OurContainer>) -> bool {
-        match (&self.docker, actual) {
-            (Some(docker), Some(actual)) if !self.stack.login.uses_token => {
-                is_locked_out(&docker.last_lines(&actual.id).await)
+        let (Some(docker), Some(actual), false) = (&self.docker, actual, self.stack.login.uses_token) else {
+            return false;
+        };
+        let (rejected_at, mut backoff) = (Instant::now(), LONGEST_PAUSE);
+        loop {
+            let complete = rejected_at.elapsed() >= LOG_DELAY;
+            if is_locked_out(&docker.recent_lines(&actual.id).await) {
+                return true;
             }
-            _ => false,
+            if complete {
+                return false;
+            }
+            pause(&mut backoff).await;
         }
     }
 
