@@ -1,16 +1,15 @@
-//! The command line: the commands, the options that each accepts, and the beginning and end of a run.
+//! The command line: what is typed, the errors in it, and the beginning and end of a run.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::rc::Rc;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser};
 
+use crate::commands::context::Context;
 use crate::commands::options::{self, Options};
-use crate::commands::{
-    Context, Environment, backup, demo, doctor, down, export, inputs, logs, man, restore, status, terminal, up,
-};
+use crate::commands::{Command, Environment, inputs, terminal};
 use crate::error::{Error, Exit, Result};
 use crate::http;
 use crate::model::invocation::{Invocation, shell_word};
@@ -50,34 +49,6 @@ impl CommandFactory for Cli {
     }
 }
 
-/// A command with its own options.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Start and configure InfluxDB and Grafana; safe to run again
-    Up(up::UpArguments),
-    /// Remove the containers; keep the data unless --volumes is given
-    Down(down::DownArguments),
-    /// Show the current state and any differences from the settings (exit code 3 if there are any)
-    Status(status::StatusArguments),
-    /// Find out why a graph is empty: trace a data point from Clipper to the dashboard
-    Doctor(doctor::DoctorArguments),
-    /// Save a running instance to one file: data, users, dashboards and settings
-    Backup(backup::BackupArguments),
-    /// Create a new instance from a backup file, with its settings
-    Restore(restore::RestoreArguments),
-    /// Write files for other tools
-    #[command(about = export::about())]
-    Export(export::ExportArguments),
-    /// Show the servers' logs
-    Logs(logs::LogsArguments),
-    /// Send demo data to see the dashboard without Clipper
-    Demo(demo::DemoArguments),
-    /// Print the completion script for a shell
-    Completions(man::CompletionsArguments),
-    /// Print the manual page of clipper-metrics or of one command
-    Man(man::ManArguments),
-}
-
 /// Runs one command and returns its exit code.
 #[must_use]
 pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
@@ -85,9 +56,10 @@ pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
     let style = terminal::style(&cli.options, environment);
     let printer = output::choose(style);
     let context = Context::new(&cli.options, environment, Rc::clone(&printer));
-    let is_status = matches!(&cli.command, Command::Status(status) if !status.watch && !status.all);
     let supported = expect_supported_system(cfg!(windows), &cli.command);
-    let result = supported.and_then(|()| terminal::check(&cli.options, is_status, style, environment)).and_then(|()| {
+    let checked =
+        supported.and_then(|()| terminal::check(&cli.options, cli.command.has_env_output(), style, environment));
+    let result = checked.and_then(|()| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| Error::Io { doing: "start".into(), source })?;
         let result = runtime.block_on(until_interrupted(&context, &cli.command));
@@ -110,7 +82,7 @@ pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
 /// Stops before anything works by half: engines, sockets, signals and paths are handled as Unix does. Help, completions
 /// and manual pages need none of them.
 fn expect_supported_system(is_windows: bool, command: &Command) -> Result<()> {
-    if !is_windows || matches!(command, Command::Completions(_) | Command::Man(_)) {
+    if !is_windows || command.only_prints_text() {
         return Ok(());
     }
     Err(Error::usage(
@@ -118,6 +90,21 @@ fn expect_supported_system(is_windows: bool, command: &Command) -> Result<()> {
         "run the Linux program in WSL 2: `wsl --install`, turn on WSL integration in Docker Desktop, and install \
          clipper-metrics in the Linux distribution",
     ))
+}
+
+/// Runs the command, unless a signal comes first.
+async fn until_interrupted(context: &Context<'_>, command: &Command) -> Result<Exit> {
+    tokio::select! {
+        // A command that Ctrl-C ends normally handles it first.
+        biased;
+        result = command.run(context, Cli::command) => result,
+        () = terminal::interrupted(), if !command.cleans_up() => {
+            if command.is_endless() {
+                return Ok(Exit::Done);
+            }
+            Err(Error::Interrupted { hint: command.hint_after_interruption(&inputs::invocation(context)) })
+        }
+    }
 }
 
 /// Prints what clap made of a command line that it did not accept: an error, in JSON if that was requested, or the help.
@@ -254,65 +241,8 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The command handles an interruption itself, because it has something to remove.
-const fn cleans_up(command: &Command) -> bool {
-    matches!(command, Command::Doctor(_) | Command::Backup(_) | Command::Restore(_))
-}
-
 fn code(exit: Exit) -> ExitCode {
     ExitCode::from(exit as u8)
-}
-
-/// Runs the command, unless a signal comes first.
-async fn until_interrupted(context: &Context<'_>, command: &Command) -> Result<Exit> {
-    tokio::select! {
-        // A command that Ctrl-C ends normally handles it first.
-        biased;
-        result = dispatch(context, command) => result,
-        () = terminal::interrupted(), if !cleans_up(command) => match command {
-            Command::Logs(logs) if logs.follow => Ok(Exit::Done),
-            Command::Status(status) if status.watch => Ok(Exit::Done),
-            _ => {
-                let invocation = inputs::invocation(context);
-                Err(Error::Interrupted { hint: after_interruption(command, &invocation) })
-            }
-        },
-    }
-}
-
-async fn dispatch(context: &Context<'_>, command: &Command) -> Result<Exit> {
-    match command {
-        Command::Up(arguments) => up::run(context, arguments).await,
-        Command::Down(arguments) => down::run(context, arguments).await,
-        Command::Status(arguments) => status::run(context, arguments).await,
-        Command::Doctor(arguments) => doctor::run(context, arguments).await,
-        Command::Backup(arguments) => backup::run(context, arguments).await,
-        Command::Restore(arguments) => restore::run(context, arguments).await,
-        Command::Export(arguments) => export::run(context, arguments).await,
-        Command::Logs(arguments) => logs::run(context, arguments).await,
-        Command::Demo(arguments) => demo::run(context, arguments).await,
-        Command::Completions(arguments) => man::print_completions(arguments.shell, Cli::command()),
-        Command::Man(arguments) => man::print_manual(Cli::command(), arguments.command.as_deref()),
-    }
-}
-
-/// The hint after an interruption.
-fn after_interruption(command: &Command, invocation: &Invocation) -> String {
-    let suggested = |arguments| format!("`{}`", invocation.command(arguments));
-    match command {
-        Command::Up(_) => {
-            format!(
-                "completed steps are kept: run the same command again to continue; {} removes the instance",
-                suggested("down")
-            )
-        }
-        Command::Down(down) => format!("`{}` finishes it", invocation.again(&down.typed())),
-        Command::Demo(demo) if demo.clear => {
-            format!("some demo data may remain: {} removes it", suggested("demo --clear"))
-        }
-        Command::Demo(_) => "nothing was sent: run the same command again".into(),
-        _ => "run the same command again".into(),
-    }
 }
 
 #[cfg(test)]
@@ -327,7 +257,7 @@ mod tests {
         let invocation = Invocation::new(Vec::new(), " -H tcp://far:2375");
         let hint = |words: &[&str]| {
             let line = Cli::try_parse_from([&["clipper-metrics"], words].concat()).unwrap();
-            after_interruption(&line.command, &invocation)
+            line.command.hint_after_interruption(&invocation)
         };
         let down = hint(&["down", "--volumes", "--yes"]);
         assert!(down.contains("down --volumes --yes") && down.contains("-H tcp://far:2375"), "{down}");
@@ -468,7 +398,8 @@ mod tests {
             assert_eq!(expect_supported_system(true, &cli.command).is_ok(), is_supported, "{words}");
             assert!(expect_supported_system(false, &cli.command).is_ok(), "{words}");
         }
-        let error = expect_supported_system(true, &Command::Up(up::UpArguments::default())).unwrap_err();
+        let cli = Cli::try_parse_from(["clipper-metrics", "up"]).unwrap();
+        let error = expect_supported_system(true, &cli.command).unwrap_err();
         assert!(error.hint(&Invocation::default()).contains("WSL 2"), "{error}");
         assert_eq!(error.exit(), Exit::Usage);
     }
@@ -494,7 +425,7 @@ mod tests {
             let environment = Environment::default();
             let context = Context::new(&cli.options, &environment, output::choose(terminal::json_style()));
             let invocation = inputs::invocation(&context);
-            let hint = after_interruption(&cli.command, &invocation);
+            let hint = cli.command.hint_after_interruption(&invocation);
             assert!(hint.contains(expected), "{words}: {hint}");
         }
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
 
-use super::Context;
+use super::context::Context;
 use super::inputs;
 use super::session::{self, Access};
 use super::terminal::{interrupted, unless_interrupted};

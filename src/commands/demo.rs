@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::Context;
+use super::context::Context;
 use super::session::{self, Access};
 use super::terminal::interrupted;
 use crate::clipper::load::{Batch, Load, STEP};

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::Context;
+use super::context::Context;
 use super::inputs::SettingsScope;
 use super::session::{self, Access};
 use super::terminal::confirm;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum, ValueHint};
 
-use super::Context;
+use super::context::Context;
 use super::inputs::{SettingsScope, read_inputs};
 use super::session::{self, Access};
 use crate::error::{Error, Exit, Result};

@@ -4,7 +4,7 @@ use std::env::split_paths;
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::Path;
 
-use super::Context;
+use super::context::Context;
 use super::options::Options;
 use crate::clipper::file::{self, ClipperFile};
 use crate::digest::fingerprint;

@@ -9,11 +9,11 @@ use futures_util::future::try_join_all;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 
-use super::Context;
+use super::context::Context;
+use super::context::written;
 use super::inputs::SettingsScope;
 use super::session::{self, Access};
 use super::terminal::{interrupted, reader_gone};
-use super::written;
 use crate::engine::inspection::nanoseconds_of;
 use crate::error::{Error, Exit, Refusal, Result};
 use crate::model::event::Event;

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::written;
+use super::context::written;
 use crate::error::{Error, Exit, Result};
 use crate::output;
 

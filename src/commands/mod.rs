@@ -1,6 +1,7 @@
-//! The commands, one file each: their arguments, their work and their result.
+//! The commands, one file each: their arguments, their work and their result. Here is the list of them.
 
 pub(crate) mod backup;
+pub(crate) mod context;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod down;
@@ -15,97 +16,102 @@ pub(crate) mod status;
 pub(crate) mod terminal;
 pub(crate) mod up;
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use clap::Subcommand;
 
-use self::options::Options;
-use crate::engine::choice;
-use crate::engine::endpoint::Endpoint;
+use self::context::Context;
 pub use crate::engine::environment::Environment;
-use crate::error::{Error, Result};
-use crate::model::event::Listener;
-use crate::output::{Output, OutputFormat, Printer};
+use crate::error::{Exit, Result};
+use crate::model::invocation::Invocation;
 
-/// What every command works with.
-pub(crate) struct Context<'a> {
-    pub(crate) options: &'a Options,
-    pub(crate) environment: &'a Environment,
-    /// The engine that the run used last, which its hints name although it may have stopped since.
-    used: RefCell<Option<Endpoint>>,
-    /// Where results and progress go.
-    pub(crate) printer: Rc<dyn Printer>,
+/// A command with its own options.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start and configure InfluxDB and Grafana; safe to run again
+    Up(up::UpArguments),
+    /// Remove the containers; keep the data unless --volumes is given
+    Down(down::DownArguments),
+    /// Show the current state and any differences from the settings (exit code 3 if there are any)
+    Status(status::StatusArguments),
+    /// Find out why a graph is empty: trace a data point from Clipper to the dashboard
+    Doctor(doctor::DoctorArguments),
+    /// Save a running instance to one file: data, users, dashboards and settings
+    Backup(backup::BackupArguments),
+    /// Create a new instance from a backup file, with its settings
+    Restore(restore::RestoreArguments),
+    /// Write files for other tools
+    #[command(about = export::about())]
+    Export(export::ExportArguments),
+    /// Show the servers' logs
+    Logs(logs::LogsArguments),
+    /// Send demo data to see the dashboard without Clipper
+    Demo(demo::DemoArguments),
+    /// Print the completion script for a shell
+    Completions(man::CompletionsArguments),
+    /// Print the manual page of clipper-metrics or of one command
+    Man(man::ManArguments),
 }
 
-impl<'a> Context<'a> {
-    pub(crate) fn new(options: &'a Options, environment: &'a Environment, printer: Rc<dyn Printer>) -> Self {
-        Self { options, environment, used: RefCell::default(), printer }
-    }
-
-    /// Finds the engine that options, environment and Docker's own configuration choose now.
+impl Command {
+    /// Runs it. `program` describes all commands.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::error::Error::Usage) if they are wrong.
-    fn endpoint(&self) -> Result<Endpoint> {
-        choice::resolve(self.options.host(), self.options.context(), self.environment)
+    /// The errors of its work.
+    pub(crate) async fn run(&self, context: &Context<'_>, program: fn() -> clap::Command) -> Result<Exit> {
+        match self {
+            Self::Up(arguments) => up::run(context, arguments).await,
+            Self::Down(arguments) => down::run(context, arguments).await,
+            Self::Status(arguments) => status::run(context, arguments).await,
+            Self::Doctor(arguments) => doctor::run(context, arguments).await,
+            Self::Backup(arguments) => backup::run(context, arguments).await,
+            Self::Restore(arguments) => restore::run(context, arguments).await,
+            Self::Export(arguments) => export::run(context, arguments).await,
+            Self::Logs(arguments) => logs::run(context, arguments).await,
+            Self::Demo(arguments) => demo::run(context, arguments).await,
+            Self::Completions(arguments) => man::print_completions(arguments.shell, program()),
+            Self::Man(arguments) => man::print_manual(program(), arguments.command.as_deref()),
+        }
     }
 
-    /// Records the engine of this run.
-    fn uses(&self, endpoint: &Endpoint) {
-        *self.used.borrow_mut() = Some(endpoint.clone());
+    /// Whether its result has the output format `env`.
+    pub(crate) const fn has_env_output(&self) -> bool {
+        matches!(self, Self::Status(status) if !status.watch && !status.all)
     }
 
-    /// The engine that the run has used, otherwise the one that was found for it.
-    fn used_endpoint(&self) -> Option<Endpoint> {
-        let used = self.used.borrow().clone();
-        used.or_else(|| self.endpoint().ok().filter(Endpoint::was_found))
+    /// Whether it needs neither engines, sockets, signals nor paths.
+    pub(crate) const fn only_prints_text(&self) -> bool {
+        matches!(self, Self::Completions(_) | Self::Man(_))
     }
 
-    /// Prints the result.
-    ///
-    /// # Errors
-    /// The same as [`written`].
-    fn print(&self, output: Output<'_>) -> Result<()> {
-        written(self.printer.print(output))
+    /// Whether it handles an interruption itself, because it has something to remove.
+    pub(crate) const fn cleans_up(&self) -> bool {
+        matches!(self, Self::Doctor(_) | Self::Backup(_) | Self::Restore(_))
     }
 
-    /// Receives progress and warnings.
-    fn listener(&self) -> Rc<dyn Listener> {
-        Rc::<dyn Printer>::clone(&self.printer)
+    /// Whether it runs until Ctrl-C ends it.
+    pub(crate) const fn is_endless(&self) -> bool {
+        match self {
+            Self::Logs(logs) => logs.follow,
+            Self::Status(status) => status.watch,
+            _ => false,
+        }
     }
 
-    /// The format of the result.
-    fn format(&self) -> OutputFormat {
-        terminal::style(self.options, self.environment).format
-    }
-}
-
-/// The outcome of a write to standard output. A reader that closed it has seen enough.
-///
-/// # Errors
-/// [`Error::Output`] for any other reason, such as a full disk.
-fn written(result: std::io::Result<()>) -> Result<()> {
-    match result {
-        Err(source) if source.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::Output(source)),
-        _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_empty_option_selects_no_engine() {
-        let environment = Environment::from([("DOCKER_HOST".to_string(), "unix:///h".to_string())]);
-        let resolved = |host: Option<&str>, context: Option<&str>| {
-            let options =
-                Options { host: host.map(String::from), context: context.map(String::from), ..Options::default() };
-            let context = Context::new(&options, &environment, crate::output::choose(terminal::json_style()));
-            (context.endpoint().unwrap().host, inputs::engine_options(&options, context.endpoint().ok().as_ref()))
-        };
-        let by_variable = ("unix:///h".to_string(), " -H unix:///h".to_string());
-        assert_eq!(resolved(Some(""), None), by_variable);
-        assert_eq!(resolved(None, Some("")), by_variable);
-        assert_eq!(resolved(Some("/o"), Some("")), ("unix:///o".to_string(), " -H /o".to_string()));
+    /// The hint after an interruption.
+    pub(crate) fn hint_after_interruption(&self, invocation: &Invocation) -> String {
+        let suggested = |arguments| format!("`{}`", invocation.command(arguments));
+        match self {
+            Self::Up(_) => {
+                format!(
+                    "completed steps are kept: run the same command again to continue; {} removes the instance",
+                    suggested("down")
+                )
+            }
+            Self::Down(down) => format!("`{}` finishes it", invocation.again(&down.typed())),
+            Self::Demo(demo) if demo.clear => {
+                format!("some demo data may remain: {} removes it", suggested("demo --clear"))
+            }
+            Self::Demo(_) => "nothing was sent: run the same command again".into(),
+            _ => "run the same command again".into(),
+        }
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use clap::{Args, ValueHint};
 
-use super::Context;
 use super::backup::expect_no_stream;
+use super::context::Context;
 use super::inputs;
 use super::session;
 use super::terminal::{self, confirm_loss, interrupted, unless_interrupted};

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::Context;
+use super::context::Context;
 use super::inputs::{SettingsScope, engine_options, machine_fingerprint, read_inputs, read_inputs_of};
 use crate::backup;
 use crate::backup::archive::{Manifest, Verified};

@@ -2,11 +2,11 @@
 
 use clap::Args;
 
-use super::Context;
+use super::context::Context;
+use super::context::written;
 use super::inputs::{SettingsScope, read_inputs};
 use super::session::{self, Access};
 use super::terminal::{interrupted, reader_gone};
-use super::written;
 use crate::error::{Exit, Result};
 use crate::model::instances::Instances;
 use crate::model::results::Document;

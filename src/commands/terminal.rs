@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use clap::ValueEnum as _;
 
-use super::Context;
+use super::context::Context;
 use super::options::{Color, Options};
 use crate::clipper::file::ValueKind;
 use crate::engine::environment::Environment;

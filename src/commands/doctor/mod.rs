@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::Context;
+use super::context::Context;
 use super::session::{self, Access};
 use super::terminal::{interrupted, unless_interrupted};
 use crate::engine::Forward;
