@@ -1,7 +1,7 @@
 //! Servers from a package manager: how to install them, and how to use those that run on this machine.
 
 use super::address::ServerUrl;
-use super::role::{Package, Role};
+use super::role::{Package, Role, ServerFacts};
 
 /// The kinds of system whose packages differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,17 +29,7 @@ pub(crate) const fn package(role: Role, system: System) -> &'static Package {
 /// The warning that an external server on loopback also answers at this machine's own address.
 #[must_use]
 pub(crate) fn exposure(role: Role, url: &ServerUrl, system: System) -> String {
-    let (file, setting) = (package(role, system).settings_file, role.facts().listen_setting);
-    let (risk, remedy) = match role {
-        Role::Grafana => (
-            ", and this one accepts admin / admin: if it is the same server, every host that reaches that address can \
-             administer it",
-            format!("change that password, or set {setting} to 127.0.0.1"),
-        ),
-        Role::Influxdb => (
-            " without a password: every host that reaches that address can read, write and delete metrics",
-            format!("set {setting} to \"127.0.0.1:{}\"", url.port),
-        ),
-    };
-    format!("{} also answers at {url}{risk}; {remedy} ({file}) and restart it", role.title())
+    let ServerFacts { title, exposure, on_loopback, .. } = role.facts();
+    let (file, remedy) = (package(role, system).settings_file, on_loopback(url.port));
+    format!("{title} also answers at {url}{exposure}; {remedy} ({file}) and restart it")
 }

@@ -17,7 +17,7 @@ pub enum Role {
 #[derive(Debug)]
 pub(crate) struct ServerFacts {
     name: &'static str,
-    title: &'static str,
+    pub(crate) title: &'static str,
     port: u16,
     data_path: &'static str,
     /// The default image, without a registry.
@@ -37,8 +37,10 @@ pub(crate) struct ServerFacts {
     pub(crate) usable_version: &'static str,
     /// The risk of an address that other hosts reach.
     pub(crate) open_access: &'static str,
-    /// The setting of the address that the server listens on.
-    pub(crate) listen_setting: &'static str,
+    /// The risk of a server from a package that also answers at this machine's own address.
+    pub(crate) exposure: &'static str,
+    /// How to prevent that, for a port of the server.
+    pub(crate) on_loopback: fn(u16) -> String,
     /// The package of Homebrew.
     pub(crate) mac_os: Package,
     /// The packages of other systems.
@@ -82,7 +84,8 @@ const INFLUXDB: ServerFacts = ServerFacts {
     environment: &[("INFLUXDB_REPORTING_DISABLED", "true")],
     usable_version: "InfluxDB 1.x",
     open_access: "without authentication: every host that reaches that address can read and write metrics",
-    listen_setting: "bind-address in [http]",
+    exposure: " without a password: every host that reaches that address can read, write and delete metrics",
+    on_loopback: |port| format!("set bind-address in [http] to \"127.0.0.1:{port}\""),
     mac_os: Package {
         installation: "`brew install influxdb@1 && brew services start influxdb@1` (`influxdb` without `@1` is version 3)",
         log_command: "tail \"$(brew --prefix)/var/log/influxdb.log\"",
@@ -132,7 +135,9 @@ const GRAFANA: ServerFacts = ServerFacts {
     ],
     usable_version: "Grafana",
     open_access: "over plain HTTP: passwords can be read on the network",
-    listen_setting: "http_addr in [server]",
+    exposure: ", and this one accepts admin / admin: if it is the same server, every host that reaches that address can \
+               administer it",
+    on_loopback: |_| "change that password, or set http_addr in [server] to 127.0.0.1".into(),
     mac_os: Package {
         installation: "`brew install grafana && brew services start grafana`",
         log_command: "tail \"$(brew --prefix)/var/log/grafana/grafana.log\"",

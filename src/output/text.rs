@@ -95,10 +95,11 @@ fn up(status: &Status, options: RenderOptions) -> String {
     }
     for server in status.servers.iter().rev() {
         let mut parts = vec![server.url.clone()];
-        parts.push(match server.role {
-            Role::Influxdb => format!("database {}", printable_line(&status.database.name)),
-            Role::Grafana => account(status),
-        });
+        if server.role == Role::Influxdb {
+            parts.push(format!("database {}", printable_line(&status.database.name)));
+        } else if server.role == Role::Grafana {
+            parts.push(account(status));
+        }
         layout.row(server.role.title(), &parts);
     }
     let public = |server: &ServerStatus| Some(format!("{} {}", server.role.title(), server.public_url.as_ref()?));
