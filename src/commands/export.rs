@@ -104,6 +104,7 @@ async fn export(
         directory,
     };
     let files = format.files(&material)?;
+    note_settings(session, &view.settings_with_secrets, material.keeps_source()?);
     let subject = Subject { format: format.name, instance: stack.instance.clone(), is_complete: view.is_complete };
     let files = directory::write(directory, &subject, &files)?;
     if let Some(note) = own_secret.and_then(|own| own.note(stack)) {
@@ -117,6 +118,23 @@ async fn export(
         directory: directory.display().to_string(),
         files,
     })
+}
+
+/// Reports the data source's settings that the files do not contain. With `keeps_source`, they have no data source.
+fn note_settings(session: &Session, settings: &[String], keeps_source: bool) {
+    if settings.is_empty() {
+        return;
+    }
+    let settings = settings.join(", ");
+    if keeps_source {
+        session.listener().on(Event::Note(&format!(
+            "the data source is not in the export and stays as it is: files cannot contain its settings {settings}"
+        )));
+    } else {
+        session.listener().on(Event::Warning(&format!(
+            "the exported data source lacks the settings {settings}, because Grafana does not return their values"
+        )));
+    }
 }
 
 /// Reports the changes that were made to the user's dashboards, and their parts that cannot work.
@@ -161,6 +179,8 @@ fn passwords(
 /// The observed state of Grafana.
 struct ExportView {
     present: GrafanaExport,
+    /// The data source's settings that files cannot contain.
+    settings_with_secrets: Vec<String>,
     version: Option<Version>,
     /// The address of the engine's host, if a container of a Compose export needs it.
     host_address: Option<String>,
@@ -199,6 +219,7 @@ async fn view(session: &Session, servers: ExportServers) -> Result<ExportView> {
         warn_about_omissions(session, &present);
     }
     Ok(ExportView {
+        settings_with_secrets: present.settings_with_secrets().into_iter().map(String::from).collect(),
         present: match servers {
             ExportServers::New => present.on_new_server(),
             ExportServers::Existing if container.is_some() => present.on_another_server(),
@@ -219,7 +240,14 @@ async fn view_without_account(session: &Session) -> ExportView {
          content without edits",
     ));
     let present = GrafanaExport::unknown(session.stack());
-    ExportView { present, version, host_address: None, has_stored_password: false, is_complete: false }
+    ExportView {
+        present,
+        settings_with_secrets: Vec::new(),
+        version,
+        host_address: None,
+        has_stored_password: false,
+        is_complete: false,
+    }
 }
 
 /// The assumed state of a Grafana that does not answer, or whose organisation cannot be used.

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::readme::{command, docker, elsewhere, fill, influxdb_password};
 use super::{
-    ExportFile, ExportFormat, ExportServers, FOLDER, KeptSecret, Material, PROVISIONING, from_file, provisioning,
-    provisioning_files, variable, yaml,
+    DATA_SOURCES, ExportFile, ExportFormat, ExportServers, FOLDER, KeptSecret, Material, PROVISIONING, from_file,
+    provisioning, provisioning_files, variable, yaml,
 };
 use crate::engine::password_path;
 use crate::error::Result;
@@ -38,7 +38,7 @@ fn files(material: &Material<'_>) -> Result<Vec<ExportFile>> {
     for spec in Role::ALL.into_iter().filter_map(|role| stack.container(role)) {
         let mut service = compose_service(material, spec);
         if spec.role == Role::Grafana {
-            serve_grafana(&mut service, stack, !files.dashboards.is_empty());
+            serve_grafana(&mut service, stack, &files);
         }
         services.insert(spec.role.name().into(), service);
         volumes.insert(spec.role.name().into(), json!({"external": true, "name": spec.config.volume}));
@@ -74,9 +74,9 @@ fn compose_service(material: &Material<'_>, spec: &DesiredContainer) -> Value {
 }
 
 /// Mounts Grafana's files, and passes the password of InfluxDB's user.
-fn serve_grafana(service: &mut Value, stack: &Stack, has_dashboards: bool) {
-    let folders = ["datasources"].into_iter().chain(has_dashboards.then_some("dashboards"));
-    let mounts = folders.map(|folder| {
+fn serve_grafana(service: &mut Value, stack: &Stack, files: &Provisioning) {
+    let folders = [(DATA_SOURCES, files.data_source.is_some()), ("dashboards", !files.dashboards.is_empty())];
+    let mounts = folders.into_iter().filter(|(_, exists)| *exists).map(|(folder, _)| {
         json!({
             "type": "bind", "source": format!("./{FOLDER}/{folder}"), "read_only": true,
             "target": format!("{PROVISIONING}/{folder}"),
@@ -85,7 +85,7 @@ fn serve_grafana(service: &mut Value, stack: &Stack, has_dashboards: bool) {
     if let Some(volumes) = service["volumes"].as_array_mut() {
         volumes.extend(mounts);
     }
-    if !stack.data_source.user.is_empty() {
+    if files.data_source.is_some() && !stack.data_source.user.is_empty() {
         service["environment"][INFLUXDB_PASSWORD] =
             json!(format!("${{{INFLUXDB_PASSWORD}:?the password of InfluxDB's user}}"));
     }
@@ -150,7 +150,7 @@ fn readme(material: &Material<'_>, files: &Provisioning) -> ExportFile {
             ("compose_up", docker(stack, "compose up -d")),
             ("status", status),
             ("clipper", containerized_clipper(stack)),
-            ("password", influxdb_password(stack, IN_A_SHELL)),
+            ("password", files.data_source.as_ref().map(|_| influxdb_password(stack, IN_A_SHELL)).unwrap_or_default()),
             ("opens", opens(stack)),
             ("back", back(stack, files)),
             ("edited", kept(material)),

@@ -35,6 +35,9 @@ const PROVISIONING: &str = "/etc/grafana/provisioning";
 /// The folder of those files in exports of other formats.
 const FOLDER: &str = "provisioning";
 
+/// The folder of the data source's file.
+const DATA_SOURCES: &str = "datasources";
+
 /// The scripts that fill the volumes of new servers from a backup.
 const RESTORE_SCRIPTS: [(Role, &str); 2] = [
     (Role::Influxdb, include_str!("../../assets/export/restore-influxdb.sh")),
@@ -295,6 +298,19 @@ pub(crate) struct Material<'a> {
 }
 
 impl<'a> Material<'a> {
+    /// Whether the data source stays as it is in Grafana: files cannot contain all its settings, and no earlier export
+    /// wrote a file that Grafana follows.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the list of the earlier export cannot be read.
+    pub(crate) fn keeps_source(&self) -> Result<bool> {
+        let file = format!("{DATA_SOURCES}/{}.yaml", self.stack.instance);
+        let is_listed = |path: &str| directory::lists(self.directory, path);
+        Ok(!self.present.settings_with_secrets().is_empty()
+            && !is_listed(&file)?
+            && !is_listed(&format!("{FOLDER}/{file}"))?)
+    }
+
     /// The secrets of new servers, by file name.
     fn secrets(&self) -> Vec<(&'static str, &'a Secret)> {
         let password = self.password.map(|password| (PASSWORD_FILE, password));
@@ -345,6 +361,7 @@ fn provisioning(material: &Material<'_>, url: &str, password: &str, keeps_databa
         password,
         version: material.version,
         keeps_database,
+        keeps_source: material.keeps_source()?,
         deletes_rules: deletes_rules(material)?,
         earlier_organisations: &earlier_organisations(material.stack, material.directory)?,
     };
@@ -377,7 +394,8 @@ fn provisioned(provisioning: &Provisioning) -> Vec<ProvisionedFile> {
         content: yaml(value),
         is_dashboard: false,
     };
-    let mut files = vec![file("datasources", &provisioning.data_source)];
+    let mut files: Vec<ProvisionedFile> =
+        provisioning.data_source.iter().map(|source| file(DATA_SOURCES, source)).collect();
     if !provisioning.dashboards.is_empty() {
         files.push(file("dashboards", &provisioning.providers(|index| format!("{PROVISIONING}/{}", folder(index)))));
     }

@@ -57,6 +57,15 @@ fn files(material: &Material<'_>) -> Result<Vec<ExportFile>> {
 
 fn readme(material: &Material<'_>, files: &Provisioning) -> ExportFile {
     let stack = material.stack;
+    let source = if files.data_source.is_some() {
+        format!(
+            " `sidecar.datasources` reads `datasources/{}.yaml` from a ConfigMap or Secret with the label \
+             `grafana_datasource: \"1\"`.",
+            stack.instance
+        )
+    } else {
+        String::new()
+    };
     let rules = if files.alert_rules.is_some() { " and the alert rules" } else { "" };
     let text = include_str!("../../assets/export/provisioning.md");
     let alerts = format!(
@@ -75,7 +84,11 @@ fn readme(material: &Material<'_>, files: &Provisioning) -> ExportFile {
         &[
             ("and_rules", rules.into()),
             ("alerts", if rules.is_empty() { String::new() } else { alerts }),
-            ("password", influxdb_password(stack, IN_A_SERVICE)),
+            ("source", source),
+            (
+                "password",
+                files.data_source.as_ref().map(|_| influxdb_password(stack, IN_A_SERVICE)).unwrap_or_default(),
+            ),
             ("url", format!("`{url}`.{unknown}")),
         ],
     )

@@ -17,7 +17,9 @@ use crate::objects_only::ObjectsOnly;
 const MARK: &str = "clipperMetrics";
 /// The key next to it that names the target. Older versions of this program expect a string in the mark itself.
 const MADE_FOR_MARK: &str = "clipperMetricsMadeFor";
-/// Options in `jsonData` that change the connection to InfluxDB. The certificate of an authority is no secret and stays.
+/// The option for the certificate of an authority, which Grafana stores with its secrets. It is no secret, and stays.
+const AUTHORITY: &str = "tlsAuthWithCACert";
+/// Options in `jsonData` that change the connection to InfluxDB.
 const OTHER_SWITCHES: [&str; 5] = ["tlsAuth", "tlsSkipVerify", "oauthPassThru", "sigV4Auth", "enableSecureSocksProxy"];
 /// The prefix of a header's number in `jsonData`.
 const OTHER_HEADER: &str = "httpHeaderName";
@@ -87,7 +89,7 @@ impl DataSource {
 
     /// Keeps the settings of a stored data source that clipper-metrics does not set. Those that change
     /// the connection to InfluxDB are kept only on request: Grafana keeps their secrets, too.
-    fn keep_settings(&mut self, present: Self, keeps_others: bool) {
+    pub(super) fn keep_settings(&mut self, present: Self, keeps_others: bool) {
         for (name, value) in present.json_data {
             if keeps_others || !is_other_setting(&name) {
                 self.json_data.entry(name).or_insert(value);
@@ -106,10 +108,25 @@ impl DataSource {
 
     /// The settings that change the connection to InfluxDB and are not set by clipper-metrics.
     fn other_settings(&self) -> String {
+        self.settings_in_use(is_other_setting).join(", ")
+    }
+
+    /// The settings whose certificates, keys and other values Grafana never returns.
+    pub(super) fn settings_with_secrets(&self) -> Vec<&str> {
+        self.settings_in_use(|name| is_other_setting(name) || name == AUTHORITY)
+    }
+
+    /// Without those settings.
+    pub(super) fn without_secrets(mut self) -> Self {
+        self.json_data.retain(|name, _| !is_other_setting(name) && name != AUTHORITY);
+        Self { basic_auth: None, basic_auth_user: None, with_credentials: None, ..self }
+    }
+
+    fn settings_in_use(&self, is_one: impl Fn(&str) -> bool) -> Vec<&str> {
         let is_on = |value: &Value| *value == true || value.as_str().is_some_and(|text| !text.is_empty());
-        let inner = self.json_data.iter().filter(|(name, value)| is_other_setting(name) && is_on(value));
+        let inner = self.json_data.iter().filter(|(name, value)| is_one(name) && is_on(value));
         let outer = (self.basic_auth == Some(true)).then_some("basicAuth");
-        inner.map(|(name, _)| name.as_str()).chain(outer).collect::<Vec<_>>().join(", ")
+        inner.map(|(name, _)| name.as_str()).chain(outer).collect()
     }
 
     /// The database that panels query: newer versions use the one in `jsonData`, older ones know only the outer one.

@@ -30,6 +30,8 @@ pub(crate) struct GrafanaExport {
     organisation: u64,
     /// Whether the data source is the organisation's default.
     is_default: bool,
+    /// The stack's data source, as the API returns it.
+    source: Option<DataSource>,
     /// The stack's dashboards in order, as the API returns them.
     dashboards: Vec<Option<StoredDashboard>>,
     /// The alert rules, as the API returns them.
@@ -43,6 +45,7 @@ impl GrafanaExport {
         Self {
             organisation: OrganisationState::FIRST,
             is_default: true,
+            source: None,
             dashboards: stack.dashboards().map(|_| None).collect(),
             rules: AlertRule::ALL.map(|_| None).into(),
         }
@@ -64,10 +67,16 @@ impl GrafanaExport {
         new.map(|(id, _)| stack.dashboard_identity(id).1.to_string()).collect()
     }
 
-    /// Without dashboards that the files cannot contain: another server gets them as for an import.
+    /// The data source's settings whose values Grafana never returns, so that files cannot contain them.
+    #[must_use]
+    pub(crate) fn settings_with_secrets(&self) -> Vec<&str> {
+        self.source.as_ref().map(DataSource::settings_with_secrets).unwrap_or_default()
+    }
+
+    /// Without what the files cannot contain: another server gets dashboards as for an import.
     fn in_files(self) -> Self {
         let dashboards = self.dashboards.into_iter().map(|found| found.filter(|found| !found.is_v2));
-        Self { dashboards: dashboards.collect(), ..self }
+        Self { dashboards: dashboards.collect(), source: self.source.map(DataSource::without_secrets), ..self }
     }
 
     /// The state for a new Grafana, which has no contact points: a rule that names one would
@@ -107,8 +116,9 @@ impl Grafana {
         let doing = "look up the organisation";
         let organisation: Organisation = self.get(doing, "/api/org").await?.ok_or_else(|| self.odd(doing))?;
         let sources = self.data_sources().await?;
-        let own = sources.iter().find(|source| source.uid == stack.data_source.uid);
-        let is_default = own.map_or_else(|| !sources.iter().any(|source| source.is_default), |own| own.is_default);
+        let has_default = sources.iter().any(|source| source.is_default);
+        let source = sources.into_iter().find(|source| source.uid == stack.data_source.uid);
+        let is_default = source.as_ref().map_or(!has_default, |own| own.is_default);
         let dashboards = try_join_all(stack.dashboards().map(async |id| {
             let (uid, ..) = stack.dashboard_identity(id);
             let found = self.dashboard(uid).await?;
@@ -127,7 +137,7 @@ impl Grafana {
         );
         let (dashboards, rules) = try_join(dashboards, rules).await?;
         let organisation = organisation.id.ok_or_else(|| self.odd(doing))?;
-        Ok(GrafanaExport { organisation, is_default, dashboards, rules })
+        Ok(GrafanaExport { organisation, is_default, source, dashboards, rules })
     }
 }
 
@@ -159,6 +169,8 @@ pub(crate) struct ProvisioningTarget<'a> {
     /// rules then stay in the database and are not in the files, because nothing would remove
     /// provisioned rules.
     pub(crate) keeps_database: bool,
+    /// Whether the data source stays as it is in that Grafana, because of settings that files cannot contain.
+    pub(crate) keeps_source: bool,
     /// Whether files created alert rules there before, which stay until a file deletes them.
     pub(crate) deletes_rules: bool,
     /// The organisations in which an earlier export created them.
@@ -167,7 +179,7 @@ pub(crate) struct ProvisioningTarget<'a> {
 
 /// All files.
 pub(crate) struct Provisioning {
-    pub(crate) data_source: Value,
+    pub(crate) data_source: Option<Value>,
     pub(crate) dashboards: Vec<DashboardFile>,
     /// The alert rules, or the deletion of those from an earlier file.
     pub(crate) alert_rules: Option<Value>,
@@ -202,7 +214,7 @@ impl Provisioning {
         }
         let alert_rules = if target.keeps_database { None } else { alert_rules(stack, target, present)? };
         Ok(Self {
-            data_source: data_source(target, present),
+            data_source: (!target.keeps_source).then(|| data_source(target, present)),
             dashboards,
             alert_rules,
             folders,
@@ -295,6 +307,9 @@ struct ProvisionedDataSource {
 fn data_source(target: &ProvisioningTarget<'_>, present: &GrafanaExport) -> Value {
     let mut source = DataSource::new(target.source);
     source.is_default = present.is_default;
+    if let Some(present) = &present.source {
+        source.keep_settings(present.clone().without_secrets(), false);
+    }
     let mut source = json!(source);
     escape_variables(&mut source);
     let secure_json_data = Some(&target.source.user).filter(|user| !user.is_empty());

@@ -147,9 +147,18 @@ fn edits_and_the_password_stay_in_the_volume_used_by_compose() {
     dashboard["title"] = json!("Mine");
     let body = json!({"dashboard": dashboard, "overwrite": true}).to_string();
     assert_eq!(it.grafana_as("admin", "another password", "POST", "/api/dashboards/db", Some(&body)).0, 200);
+    // Files cannot contain the certificate that belongs to this setting.
+    let path = format!("/api/datasources/uid/{}", it.name);
+    let source = || it.grafana_as("admin", "another password", "GET", &path, None).1;
+    let mut changed = source();
+    changed["jsonData"]["tlsAuthWithCACert"] = json!(true);
+    let numbered = format!("/api/datasources/{}", changed["id"]);
+    let path = if it.grafana_major() < 9 { &numbered } else { &path };
+    assert_eq!(it.grafana_as("admin", "another password", "PUT", path, Some(&changed.to_string())).0, 200);
     let project = Project::export(&it);
-    assert!(!project.folder.path().join("provisioning/dashboards").exists());
+    assert!(!project.folder.path().join("provisioning").exists());
     start(&project);
+    assert_eq!(source()["jsonData"]["tlsAuthWithCACert"], true);
     let found = get();
     assert_eq!((&found["dashboard"]["title"], &found["meta"]["provisioned"]), (&json!("Mine"), &json!(false)));
     assert_eq!(it.grafana("GET", "/api/org", None).0, 401, "admin / admin");

@@ -10,6 +10,7 @@ use crate::support::double::Version;
 use crate::support::run::Ran;
 use crate::support::servers::Servers;
 
+use super::ownership::change_source;
 use super::user_dashboards::export as shared;
 
 const DASHBOARD: &str = "/api/dashboards/uid/clipper-metrics";
@@ -73,6 +74,48 @@ fn with_an_account_edited_dashboards_are_exported_with_edits_and_folders() {
         let source = yaml(&it, "files/datasources/clipper-metrics.yaml");
         assert_eq!(source["datasources"][0]["isDefault"], true, "{version:?}: {source}");
     }
+}
+
+#[test]
+fn a_data_source_stays_in_grafana_if_files_cannot_contain_its_settings() {
+    let source_file = "datasources/clipper-metrics.yaml";
+    let mut record = Record::default();
+    for version in Version::ALL {
+        let it = Servers::start(version);
+        record = it.continue_record(record);
+        it.run(&["up"]).expect(0);
+        change_source(&it, version, |source| source["jsonData"]["maxSeries"] = json!(5000));
+        let [option, file] = it.grafana_password("admin");
+        let files = it.directory().join("files");
+        provisioning(&it, &files, &[&option, &file]).expect(0);
+        let source = yaml(&it, &format!("files/{source_file}"));
+        assert_eq!(source["datasources"][0]["jsonData"]["maxSeries"], 5000, "{version:?}: {source}");
+        // Certificates, values of headers and passwords are never returned.
+        change_source(&it, version, |source| source["jsonData"]["tlsAuthWithCACert"] = json!(true));
+        for (change, listed) in [
+            (None, "tlsAuthWithCACert"),
+            (Some("tlsAuth"), "tlsAuth, tlsAuthWithCACert"),
+            (Some("httpHeaderName1"), "httpHeaderName1, tlsAuth, tlsAuthWithCACert"),
+        ] {
+            if let Some(name) = change {
+                change_source(&it, version, |source| source["jsonData"][name] = json!("X"));
+            }
+            let new = it.directory().join(change.unwrap_or("new"));
+            let ran = provisioning(&it, &new, &[&option, &file]).expect(0);
+            assert!(ran.err.contains(&format!("cannot contain its settings {listed}")), "{version:?}: {}", ran.err);
+            assert!(!new.join(source_file).exists() && new.join("dashboards").exists());
+            let readme = std::fs::read_to_string(new.join("README.md")).unwrap();
+            assert!(!readme.contains("sidecar.datasources"), "{readme}");
+        }
+        record.add("the settings stay in Grafana", provisioning(&it, &it.directory().join("new"), &[&option, &file]));
+        // Grafana deletes a data source whose file disappears.
+        let again = provisioning(&it, &files, &[&option, &file]).expect(0);
+        assert!(again.err.contains("lacks the settings"), "{}", again.err);
+        assert!(files.join(source_file).exists());
+        assert!(!it.read(&format!("files/{source_file}")).contains("tlsAuth"));
+        record.add("an earlier export has the data source", again);
+    }
+    record.section();
 }
 
 #[test]

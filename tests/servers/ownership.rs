@@ -28,7 +28,7 @@ fn stored(it: &Servers, version: Version) -> Value {
     json!([read("/api/datasources"), read(DASHBOARD), read("/api/dashboards/uid/mine"), read("/api/folders"), rules])
 }
 
-fn change_source(it: &Servers, version: Version, change: impl FnOnce(&mut Value)) {
+pub fn change_source(it: &Servers, version: Version, change: impl FnOnce(&mut Value)) {
     let mut source = it.ask("GET", SOURCE, None).1;
     change(&mut source);
     let path = match version {
