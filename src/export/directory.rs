@@ -98,23 +98,26 @@ pub(crate) fn read(directory: &Path, path: &str) -> Result<Option<String>> {
 pub(crate) fn write(directory: &Path, subject: &Subject, files: &[ExportFile]) -> Result<Vec<ExportedFile>> {
     let mut found = FoundFiles::default();
     match fs::metadata(directory) {
-        Ok(about) if !about.is_dir() => return Err(in_the_way(directory, "is not a directory")),
+        Ok(about) if !about.is_dir() => return Err(in_the_way(directory, "is not a directory", ELSEWHERE)),
         Ok(_) => {}
         Err(why) if why.kind() == io::ErrorKind::NotFound => {}
         Err(why) => return Err(failed("read", directory, why)),
     }
     let (head, before) = listed(directory)?;
-    expect_same(directory, subject, head.as_deref())?;
+    expect_same(directory, subject, head.as_deref(), files)?;
     let known =
         |path: &str| files.iter().any(|file| file.path == path) || before.iter().any(|(listed, _)| listed == path);
     if directory.exists() {
         walk(directory, "", &known, &mut found)?;
     }
+    if let Some(path) = found.strange {
+        return Err(strange(directory, &path, head.is_some()));
+    }
     let mut changes: BTreeMap<String, FileChange> =
         files.iter().map(|file| (file.path.clone(), FileChange::Created)).collect();
     for path in found.files {
         let change = change(directory, &path, files, &before)?;
-        changes.insert(path, change);
+        changes.insert(path.clone(), change.ok_or_else(|| strange(directory, &path, head.is_some()))?);
     }
     let wanted: ListedFiles = files.iter().map(|file| (file.path.clone(), file.digest())).collect();
     let is_listed = wanted == before && head.is_some_and(|head| head == subject.line());
@@ -139,34 +142,38 @@ pub(crate) fn write(directory: &Path, subject: &Subject, files: &[ExportFile]) -
 }
 
 /// A directory keeps its kind of export, and data that is unavailable now is not removed from it.
-fn expect_same(directory: &Path, subject: &Subject, head: Option<&str>) -> Result<()> {
+fn expect_same(directory: &Path, subject: &Subject, head: Option<&str>, files: &[ExportFile]) -> Result<()> {
     let Some(head) = head else { return Ok(()) };
     let complete = Subject { is_complete: true, ..subject.clone() }.line();
     let partial = Subject { is_complete: false, ..subject.clone() }.line();
     if head != complete && head != partial {
         let mut words = head.split_whitespace();
         let (format, instance) = (words.next().unwrap_or("?"), words.next().unwrap_or("?"));
-        return Err(in_the_way(directory, &format!("contains an export of {instance} for {format}")));
+        return Err(in_the_way(directory, &format!("contains an export of {instance} for {format}"), ELSEWHERE));
     }
     if head == complete && !subject.is_complete {
-        return Err(Error::File {
-            path: directory.into(),
-            line: None,
-            message: "contains an export with more data than is available now: remembered settings or edits in Grafana"
-                .into(),
-            hint: "start the instance and check that Grafana answers, or choose a directory that does not exist".into(),
-        });
+        let has_password = files.iter().any(|file| file.secret.is_some());
+        let password = if has_password {
+            ", and supply the password of the Grafana that was created from this export with --grafana-password-file"
+        } else {
+            ""
+        };
+        return Err(in_the_way(
+            directory,
+            "contains an export with more data than is available now: remembered settings or edits in Grafana",
+            &format!("start the instance and check that Grafana answers, or {ELSEWHERE}{password}"),
+        ));
     }
     Ok(())
 }
 
-/// The change to an existing file that is exported or listed.
-fn change(directory: &Path, path: &str, files: &[ExportFile], before: &ListedFiles) -> Result<FileChange> {
+/// The change to an existing file that is exported or listed; `None` if its content is not from an export.
+fn change(directory: &Path, path: &str, files: &[ExportFile], before: &ListedFiles) -> Result<Option<FileChange>> {
     let file = directory.join(path);
     let bytes = fs::read(&file).map_err(|why| failed("read", &file, why))?;
     let wanted = files.iter().find(|file| file.path == path);
     if let Some(wanted) = wanted.filter(|wanted| wanted.content.as_bytes() == bytes) {
-        return Ok(if has_mode(&file, wanted) { FileChange::Unchanged } else { FileChange::Updated });
+        return Ok(Some(if has_mode(&file, wanted) { FileChange::Unchanged } else { FileChange::Updated }));
     }
     // In a file with a secret, only the rest is compared.
     let digest = match wanted {
@@ -175,11 +182,11 @@ fn change(directory: &Path, path: &str, files: &[ExportFile], before: &ListedFil
     };
     let was_written = before.contains(&(path.to_string(), digest));
     let was_secret = wanted.is_none() && before.contains(&(path.to_string(), fingerprint(b"")));
-    match wanted {
-        Some(_) if was_written => Ok(FileChange::Updated),
-        None if was_written || was_secret => Ok(FileChange::Removed),
-        _ => Err(strange(directory, path)),
-    }
+    Ok(match wanted {
+        Some(_) if was_written => Some(FileChange::Updated),
+        None if was_written || was_secret => Some(FileChange::Removed),
+        _ => None,
+    })
 }
 
 /// The files in a directory.
@@ -189,13 +196,18 @@ struct FoundFiles {
     files: Vec<String>,
     /// Incomplete files of runs that died.
     abandoned: Vec<PathBuf>,
+    /// A file that no export wrote.
+    strange: Option<String>,
 }
 
-/// Lists everything in a directory except metadata of Git and macOS; fails at the first unknown file.
+/// Lists everything in a directory except metadata of Git and macOS; ends at the first file that no export wrote.
 fn walk(root: &Path, folder: &str, known: &impl Fn(&str) -> bool, found: &mut FoundFiles) -> Result<()> {
     let here = root.join(folder);
     let io = |why| failed("read", &here, why);
     for entry in fs::read_dir(&here).map_err(io)? {
+        if found.strange.is_some() {
+            break;
+        }
         let entry = entry.map_err(io)?;
         let name = entry.file_name().to_string_lossy().to_string();
         if name.starts_with(".git") || name == ".DS_Store" {
@@ -211,17 +223,25 @@ fn walk(root: &Path, folder: &str, known: &impl Fn(&str) -> bool, found: &mut Fo
                 found.abandoned.push(entry.path());
             }
         } else if path != LIST {
-            if !kind.is_file() || !known(&path) {
-                return Err(strange(root, &path));
+            if kind.is_file() && known(&path) {
+                found.files.push(path);
+            } else {
+                found.strange = Some(path);
             }
-            found.files.push(path);
         }
     }
     Ok(())
 }
 
-fn strange(directory: &Path, path: &str) -> Error {
-    in_the_way(directory, &format!("contains {path}, which was not written by an export or was changed afterwards"))
+/// The error for a file whose content is not from an export. Removing the other files of one would lose its password.
+fn strange(directory: &Path, path: &str, is_export: bool) -> Error {
+    let message = format!("contains {path}, which was not written by an export or was changed afterwards");
+    let hint = if is_export {
+        format!("move {path} out of that directory and run the same command again, which writes a missing file")
+    } else {
+        ELSEWHERE.to_string()
+    };
+    in_the_way(directory, &message, &hint)
 }
 
 fn list<'a>(subject: &Subject, entries: impl Iterator<Item = &'a (String, String)>) -> ExportFile {
@@ -311,13 +331,11 @@ fn has_mode(_: &Path, _: &ExportFile) -> bool {
     true
 }
 
-fn in_the_way(directory: &Path, message: &str) -> Error {
-    Error::File {
-        path: directory.into(),
-        line: None,
-        message: message.into(),
-        hint: "choose a directory that does not exist, or remove the files in this one".into(),
-    }
+/// The way out if the directory belongs to something else.
+const ELSEWHERE: &str = "choose a directory that does not exist";
+
+fn in_the_way(directory: &Path, message: &str, hint: &str) -> Error {
+    Error::File { path: directory.into(), line: None, message: message.into(), hint: hint.into() }
 }
 
 fn failed(verb: &str, path: &Path, source: io::Error) -> Error {
@@ -342,7 +360,36 @@ mod tests {
     }
 
     fn refused(directory: &Path, files: &[ExportFile]) -> String {
-        write(directory, &subject(), files).unwrap_err().to_string()
+        hint(directory, &subject(), files).0
+    }
+
+    /// The message and the hint of a refused export.
+    fn hint(directory: &Path, subject: &Subject, files: &[ExportFile]) -> (String, String) {
+        match write(directory, subject, files).unwrap_err() {
+            Error::File { message, hint, .. } => (message, hint),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn no_suggestion_loses_the_password_of_an_earlier_export() {
+        let home = tempfile::tempdir().unwrap();
+        let password = ExportFile::with_secret("grafana-password", "secret", Secrecy::Whole);
+        let wanted = [file("a", "1"), password];
+        fs::write(home.path().join("theirs"), "t").unwrap();
+        assert_eq!(hint(home.path(), &subject(), &wanted).1, ELSEWHERE, "this is no export");
+        fs::remove_file(home.path().join("theirs")).unwrap();
+        write(home.path(), &subject(), &wanted).unwrap();
+        for name in ["a", "theirs"] {
+            fs::write(home.path().join(name), "edited").unwrap();
+            let suggested = hint(home.path(), &subject(), &wanted).1;
+            assert!(suggested.starts_with(&format!("move {name} out of that directory")), "{suggested}");
+            fs::remove_file(home.path().join(name)).unwrap();
+            write(home.path(), &subject(), &wanted).unwrap();
+        }
+        let partial = Subject { is_complete: false, ..subject() };
+        assert!(hint(home.path(), &partial, &wanted).1.contains("--grafana-password-file"));
+        assert!(!hint(home.path(), &partial, &wanted[..1]).1.contains("--grafana-password-file"));
     }
 
     #[test]

@@ -202,6 +202,9 @@ struct SwarmSecret {
 /// The versions of these secrets in a directory that may contain an earlier export.
 fn secret_versions(folder: &Path, secrets: &[(&'static str, &Secret)]) -> Result<SecretVersions> {
     let earlier = directory::read(folder, STACK)?;
+    // Without the stack file that listed them, no number in use is known; a time in seconds is greater than all.
+    let is_lost = earlier.is_none() && directory::lists(folder, STACK)?;
+    let first = if is_lost { seconds() } else { 1 };
     let earlier: EarlierStack = earlier.and_then(|text| serde_saphyr::from_str(&text).ok()).unwrap_or_default();
     let version = |secret: &SwarmSecret| secret.name.rsplit_once('-')?.1.parse().ok();
     let mut versions = earlier.removed;
@@ -211,10 +214,16 @@ fn secret_versions(folder: &Path, secrets: &[(&'static str, &Secret)]) -> Result
     for (name, secret) in secrets {
         let is_same = directory::read(folder, name)?.as_deref() == Some(secret.reveal()) && !is_interrupted;
         let next = |last: u32| if is_same { last } else { last.saturating_add(1) };
-        let new = versions.get(*name).copied().map_or(1, next);
+        let new = versions.get(*name).copied().map_or(first, next);
         versions.insert((*name).to_string(), new);
     }
     Ok(versions)
+}
+
+/// The time in seconds since 1970.
+fn seconds() -> u32 {
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }
 
 fn kept_secret(folder: &Path) -> Result<KeptSecret> {
@@ -324,5 +333,10 @@ mod tests {
         std::fs::write(&list, before + after.split_once('\n').unwrap().1).unwrap();
         std::fs::write(folder.join(STACK), stack).unwrap();
         assert_eq!([export(folder, Some("c")), export(folder, Some("c"))], [4, 4]);
+        // A user has moved the stack file away: the numbers in use are unknown.
+        std::fs::remove_file(folder.join(STACK)).unwrap();
+        let next = export(folder, Some("c"));
+        assert!(next > 1_000_000_000, "{next}");
+        assert_eq!([export(folder, Some("c")), export(folder, Some("d"))], [next, next + 1]);
     }
 }
