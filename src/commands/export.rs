@@ -333,6 +333,11 @@ fn expect_usable(stack: &Stack, seen: &Observed, servers: ExportServers) -> Resu
         let blocker = plan::refused(stack, Role::Grafana, &stack.url(Role::Grafana).to_string(), message);
         return Err(Error::Blocked { resource: Resource::Server(Role::Grafana), blocker });
     }
+    // The user is not remembered: without it, the new data source would not sign in.
+    if let ServerResponse::Refusing(message) = &seen.influxdb.response {
+        let blocker = plan::refused(stack, Role::Influxdb, &stack.url(Role::Influxdb).to_string(), message);
+        return Err(Error::Blocked { resource: Resource::Server(Role::Influxdb), blocker });
+    }
     let plan = plan::up(stack, seen, UpOptions::default());
     if let (ExportServers::Existing, Some(organisation), Some(Finding::Missing)) =
         (servers, &stack.organisation, plan.finding(Resource::Organisation))

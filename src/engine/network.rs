@@ -87,9 +87,9 @@ impl Docker {
         Ok(configs.into_iter().flatten().find_map(|config| config.gateway))
     }
 
-    /// What identifies the engine's host, also over ssh: its name, and Docker's number for the engine, which clones of a
-    /// machine share. Podman makes a new number for each request. `None` also if a proxy denies the request, because
-    /// only the comparison of machines needs it.
+    /// What identifies the engine's host, also over ssh: Docker's number for the engine, which a new host name does not
+    /// change. Podman makes a new number for each request, so its host's name is used, unless every machine has that.
+    /// `None` also if a proxy denies the request, because only the comparison of machines needs it.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
@@ -106,9 +106,7 @@ impl Docker {
             }
             result => result?,
         };
-        let id = info.id.filter(|_| !is_podman).unwrap_or_default();
-        let name = info.name.unwrap_or_default();
-        Ok(Some(format!("{id} {name}")).filter(|identity| !identity.trim().is_empty()))
+        Ok(identity(info, is_podman))
     }
 
     /// Podman 4.3 does not report rootless mode as Docker does, so its folder and socket are checked as well.
@@ -261,6 +259,11 @@ pub(super) fn users(all: &[ContainerSummary], instance: &str, network: &Network)
     names
 }
 
+fn identity(info: SystemInfo, is_podman: bool) -> Option<String> {
+    let id = info.id.filter(|id| !is_podman && !id.is_empty());
+    id.or(info.name.filter(|name| !name.is_empty() && !name.starts_with("localhost")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,6 +278,19 @@ mod tests {
         assert_eq!(docker.identity().await.unwrap(), None);
         let (_folder, docker) = crate::engine::fake::engine(|_| (500, String::new())).await;
         assert!(docker.identity().await.is_err());
+    }
+
+    #[test]
+    fn an_engine_is_identified_by_its_number_or_by_a_name_that_only_its_host_has() {
+        for (is_podman, name, expected) in [
+            (false, "laptop", Some("number")),
+            (true, "laptop", Some("laptop")),
+            (true, "localhost.localdomain", None),
+            (true, "", None),
+        ] {
+            let info = SystemInfo { id: Some("number".into()), name: Some(name.into()), ..SystemInfo::default() };
+            assert_eq!(identity(info, is_podman).as_deref(), expected, "{is_podman} {name}");
+        }
     }
 
     #[cfg(unix)]

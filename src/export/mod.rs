@@ -343,7 +343,7 @@ impl<'a> Material<'a> {
         if spec.role == Role::Grafana {
             all.extend(password.map(|from| ("GF_SECURITY_ADMIN_PASSWORD".to_string(), from)));
             let login = &self.stack.login;
-            if login.user != Login::ADMIN && !login.uses_token {
+            if login.user != Login::ADMIN {
                 all.insert("GF_SECURITY_ADMIN_USER".into(), login.user.clone());
             }
         }

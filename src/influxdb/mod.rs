@@ -335,9 +335,9 @@ fn requiring(error: Error, doing: String, statements: Vec<String>) -> Error {
 pub(crate) fn database_statements(name: &str, retention: Option<Retention>) -> Vec<String> {
     let create = format!("CREATE DATABASE {}", quoted(name));
     let keep = retention.map(|retention| {
-        // The default policy of a new database.
+        // The default policy of a new database. A user may have chosen another one in a database that is restored.
         let (database, duration, shard) = (quoted(name), retention.influxql(), shard(retention));
-        format!("ALTER RETENTION POLICY autogen ON {database} DURATION {duration} SHARD DURATION {shard} DEFAULT")
+        format!("ALTER RETENTION POLICY autogen ON {database} DURATION {duration} SHARD DURATION {shard}")
     });
     std::iter::once(create).chain(keep).collect()
 }

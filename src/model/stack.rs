@@ -433,8 +433,8 @@ pub struct DesiredDataSource {
     pub database: String,
     /// InfluxDB's user, if it requires a login.
     pub user: String,
-    /// The fingerprint of the machine whose loopback `url` is on, if that address was derived: the same address on
-    /// another machine is another InfluxDB.
+    /// The fingerprints of the machine whose loopback `url` is on, separated by spaces, if that address was derived: the
+    /// same address on another machine is another InfluxDB.
     pub machine: Option<String>,
 }
 
@@ -460,10 +460,11 @@ impl MadeFor {
         self.url == other.url && self.database == other.database && !self.is_on_another_machine(other)
     }
 
-    /// Whether the addresses are on the loopback of two machines.
+    /// Whether the addresses are on the loopback of two machines: no fingerprint of one is the other's.
     #[must_use]
     pub(crate) fn is_on_another_machine(&self, other: &Self) -> bool {
-        matches!((&self.machine, &other.machine), (Some(one), Some(another)) if one != another)
+        let (Some(one), Some(other)) = (&self.machine, &other.machine) else { return false };
+        !one.split(' ').any(|fingerprint| other.split(' ').any(|other| other == fingerprint))
     }
 }
 

@@ -126,13 +126,13 @@ fn data_source(
     })
 }
 
-/// The fingerprint of the machine that owns a loopback address.
+/// The fingerprints of the machine that owns a loopback address. An engine on this machine has both.
 fn fingerprint_of(owner: LoopbackOwner, resolved: &Resolved<'_>) -> String {
-    let known = match owner {
-        LoopbackOwner::ThisMachine => resolved.inputs.machine.as_ref(),
-        LoopbackOwner::Engine => resolved.engine.machine.as_ref(),
-    };
-    known.map_or(MadeFor::UNKNOWN_MACHINE, String::as_str).to_string()
+    let is_here = owner == LoopbackOwner::ThisMachine || resolved.engine.location == EngineLocation::Here;
+    let own = resolved.inputs.machine.as_deref().filter(|_| is_here);
+    let engines = resolved.engine.machine.as_deref().filter(|_| owner == LoopbackOwner::Engine);
+    let known: Vec<&str> = own.into_iter().chain(engines).collect();
+    if known.is_empty() { MadeFor::UNKNOWN_MACHINE.to_string() } else { known.join(" ") }
 }
 
 /// The title of the data source and the dashboard.

@@ -278,6 +278,28 @@ fn an_influxdb_with_users_requires_a_login() {
 }
 
 #[test]
+fn an_export_needs_the_login_of_its_influxdb() {
+    let it = Servers::start(Version::V12);
+    let locked = Influxd::start_with(&[("INFLUXDB_HTTP_AUTH_ENABLED", "true")]);
+    locked.query("", "CREATE USER me WITH PASSWORD 'secret' WITH ALL PRIVILEGES");
+    let grafana = format!("http://127.0.0.1:{}", it.port());
+    let [account, file] = it.grafana_password("admin");
+    let mut record = it.record().port(locked.port, ":8087");
+    let export = |login: &[&str]| {
+        let (directory, url) = (it.path("files"), locked.url());
+        let words = ["export", "provisioning", &directory, "--influxdb-url", &url, "--grafana-url", &grafana];
+        Run::without_engine([&words[..], login, &[&account, &file]].concat())
+    };
+    let login = export(&["--influxdb-user", "me"]).env("CLIPPER_METRICS_INFLUXDB_PASSWORD", "secret");
+    login.run().expect(0);
+    // Exported again, without the user, which is not remembered.
+    let before = it.read("files/datasources/clipper-metrics.yaml");
+    record.run("InfluxDB requires an account", export(&[])).expect(1);
+    assert_eq!(it.read("files/datasources/clipper-metrics.yaml"), before);
+    record.section();
+}
+
+#[test]
 fn missing_and_wrong_servers_are_one_error_with_a_hint() {
     let it = Servers::start(Version::V12);
     let grafana = format!("http://127.0.0.1:{}", it.port());

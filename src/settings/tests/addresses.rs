@@ -75,7 +75,7 @@ fn a_loopback_address_in_a_mark_names_its_machine_even_if_that_has_no_fingerprin
     let here = engine(EngineLocation::Here);
     let machine = |change: &dyn Fn(&mut Inputs)| made_for(&here, change).machine;
     let over_ssh = EngineLocation::OverSsh { host: "box".into(), forward: SshForward { destination: "box".into() } };
-    assert_eq!(machine(&|_| ()).as_deref(), Some("engine"));
+    assert_eq!(machine(&|_| ()).as_deref(), Some("this engine"));
     assert_eq!(made_for(&engine(over_ssh), &|_| ()).machine.as_deref(), Some("engine"));
     let external = |it: &mut Inputs| drop(it.options.insert(Setting::InfluxdbUrl, "http://127.0.0.1:8086".into()));
     assert_eq!(machine(&external).as_deref(), Some("this"));
@@ -83,9 +83,14 @@ fn a_loopback_address_in_a_mark_names_its_machine_even_if_that_has_no_fingerprin
     assert_eq!(machine(&chosen), None);
     // A machine without a fingerprint differs from every known machine.
     let known = made_for(&here, &|_| ());
-    let unknown = made_for(&EngineFacts::unreached(String::new()), &|_| ());
+    let unknown = made_for(&EngineFacts::unreached(String::new()), &|it| it.machine = None);
     assert_eq!(known.url, unknown.url);
     assert!(known.is_on_another_machine(&unknown) && unknown.is_on_another_machine(&known));
+    // InfluxDB has moved from a container to a package, or an engine's properties are denied.
+    for same in [made_for(&here, &external), made_for(&EngineFacts::unreached(String::new()), &|_| ())] {
+        assert!(same.is_same(&known) && known.is_same(&same), "{same:?}");
+    }
+    assert!(made_for(&here, &|it| it.machine = Some("other".into())).is_same(&known), "the engine's host is the same");
     // Marks of older versions name no machine.
     assert!(MadeFor { machine: None, ..known.clone() }.is_same(&unknown));
 }
