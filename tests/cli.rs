@@ -387,6 +387,46 @@ fn completions_exist_for_every_shell() {
 }
 
 #[test]
+fn bash_completes_the_words_of_every_command() {
+    let script = run(&["completions", "bash"]).expect(0).out;
+    for (typed, expected) in [
+        ("", "restore"),
+        ("--con", "--context"),
+        ("up --gr", "--grafana-port"),
+        ("export ", "kubernetes"),
+        ("logs ", "influxdb"),
+        ("up --pull ", "never"),
+        ("help ", "status"),
+    ] {
+        let words: Vec<&str> = std::iter::once("clipper-metrics").chain(typed.split(' ')).collect();
+        let (last, word) = (words.len() - 1, words.last().unwrap());
+        let quoted: String = words.iter().map(|word| format!("'{word}' ")).collect();
+        let completion = format!(
+            "{script}\nCOMP_WORDS=({quoted}) COMP_CWORD={last}\n\
+             $(complete -p clipper-metrics | grep -o '_clipper[^ ]*') clipper-metrics '{word}' '{}'\n\
+             echo \"${{COMPREPLY[@]}}\"",
+            words[last - 1]
+        );
+        let shell = std::process::Command::new("bash").args(["-c", &completion]).output().unwrap();
+        let completed = String::from_utf8_lossy(&shell.stdout);
+        assert!(completed.split_whitespace().any(|word| word == expected), "{typed}: {completed}{:?}", shell.stderr);
+    }
+}
+
+#[test]
+fn a_manual_page_describes_every_option() {
+    for command in ["up", "restore", "export"] {
+        let page = run(&["man", command]).expect(0).out;
+        let options: Vec<&str> = page.split("\n.TP\n").skip(1).collect();
+        assert!(options.len() > 10);
+        for option in options {
+            let (name, text) = option.split_once('\n').unwrap_or((option, ""));
+            assert!(text.trim().len() > 5, "{command}: {name}: {text:?}");
+        }
+    }
+}
+
+#[test]
 fn control_characters_in_a_file_do_not_reach_the_terminal() {
     let ran = with_file("[metrics]\n\"\u{1b}[31m\" = 1\n", &["up"]);
     assert!(!ran.err.contains('\u{1b}'), "{:?}", ran.err);

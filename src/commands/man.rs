@@ -25,14 +25,23 @@ pub(crate) struct ManArguments {
 pub(crate) fn print_completions(shell: clap_complete::Shell, mut root: clap::Command) -> Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut root, "clipper-metrics", &mut script);
-    written(output::print(&String::from_utf8_lossy(&script)))?;
+    // For bash, clap_complete 4.6 spells the program's name in two ways, and no option of a command is completed
+    // (clap-rs/clap#6421).
+    let script = String::from_utf8_lossy(&script).replace("clipper__subcmd__metrics", "clipper__metrics");
+    written(output::print(&script))?;
     Ok(Exit::Done)
+}
+
+/// Describes the options, too, that the short help omits. The manual page has one help only.
+fn with_all_options(command: clap::Command) -> clap::Command {
+    command.mut_args(|option| option.hide_short_help(false)).mut_subcommands(with_all_options)
 }
 
 /// The manual page of the program, or of one command.
 pub(crate) fn print_manual(mut root: clap::Command, command: Option<&str>) -> Result<Exit> {
     // Building adds the global options to each command.
     root.build();
+    let root = with_all_options(root);
     let page = match command {
         None => root,
         Some(name) => {
