@@ -7,7 +7,7 @@ use std::rc::Rc;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser};
 
-use crate::commands::context::Context;
+use crate::commands::context::{Context, written};
 use crate::commands::options::{self, Options};
 use crate::commands::{Command, Environment, inputs, terminal};
 use crate::error::{Error, Exit, Result};
@@ -121,15 +121,17 @@ pub fn usage(error: &clap::Error, environment: &Environment, arguments: impl Ite
         let text = if is_coloured { text.ansi().to_string() } else { text.to_string() };
         if is_error {
             output::print_error(&text);
-        } else {
-            let _ = output::print(&text);
+        } else if let Err(error) = written(output::print(&text)) {
+            output::print_error(&format!("error: {error}\n"));
+            return code(error.exit());
         }
         return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
     }
     let failure = unused.unwrap_or_else(|| {
         let text = error.to_string();
         // clap appends the usage to its message.
-        let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+        let is_usage = |line: &&str| line.starts_with("Usage:") || line.starts_with("For more information");
+        let lines = text.lines().map(str::trim).take_while(|line| !is_usage(line));
         let message = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
         let message = message.trim_start_matches("error: ");
         Error::usage(message, "`clipper-metrics --help` lists commands and options")
@@ -160,7 +162,8 @@ fn unused_option(error: &clap::Error, arguments: &[OsString]) -> Option<Error> {
         return None;
     }
     let typed = line.accepted(command);
-    let is_complete = Cli::try_parse_from(std::iter::once("clipper-metrics").chain(typed.iter().copied())).is_ok();
+    // Without --dry-run, a command changes what was only to be shown.
+    let is_complete = option != "--dry-run" && Cli::try_parse_from(std::iter::once("clipper-metrics").chain(typed.iter().copied())).is_ok();
     let typed: String = typed.iter().map(|word| format!(" {}", shell_word(word))).collect();
     let name = line.command;
     if find(command, option).is_some() {
@@ -365,6 +368,11 @@ mod tests {
                 "down -vHtcp://prod:2375 -c=prod.toml --pull never",
                 "`down` does not use --pull, which belongs to `up` and `restore`",
                 "omit it: `clipper-metrics down -v -H tcp://prod:2375 -c prod.toml`",
+            ),
+            (
+                "restore --dry-run --name a",
+                "`restore` does not use --dry-run, which belongs to `up` and `down`",
+                "omit it; `clipper-metrics restore --help` lists the options of `restore`",
             ),
             (
                 "backup --alerts",

@@ -375,6 +375,9 @@ fn reason(error: &reqwest::Error) -> String {
     if let Some(rustls::Error::InvalidCertificate(why)) = cause.downcast_ref() {
         return untrusted(why);
     }
+    if let Some(rustls::Error::InvalidMessage(_)) = cause.downcast_ref() {
+        return "the server there does not use TLS, so its address begins with http://".into();
+    }
     let text = excerpt(&cause.to_string(), 200);
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }

@@ -117,6 +117,9 @@ fn output_that_cannot_be_written_is_an_error() {
     for words in [
         &["man", "up"][..],
         &["completions", "bash"],
+        &["--help"],
+        &["up", "-h"],
+        &["--version"],
         &["status", "--output", "json-schema"],
         &["status", "--output", "json"],
     ] {

@@ -73,8 +73,7 @@ impl BackedUp {
         let Self { instance, file, bytes, seconds, restore, .. } = self;
         format!(
             "saved {instance} to {file}: {:.1} MB in {seconds}\n\
-             It contains Grafana's users and passwords: keep it private. `{restore}` creates an instance from it, \
-             under a name that is not in use.",
+             It contains Grafana's users and passwords: keep it private. `{restore}` creates an instance NEW from it.",
             *bytes as f64 / 1e6,
         )
     }

@@ -311,6 +311,8 @@ fn missing_and_wrong_servers_are_one_error_with_a_hint() {
     };
     run("no server at InfluxDB's address", "http://127.0.0.1:1", &grafana);
     run("the addresses are swapped", &grafana, &influxdb);
+    run("InfluxDB does not use TLS", &influxdb.replace("http:", "https:"), &grafana);
+    run("Grafana does not use TLS", &influxdb, &grafana.replace("http:", "https:"));
     let second = in_background(|_| async {
         let mut response = crate::support::server::Response::bytes(204, "application/json", Vec::new());
         response.headers.push(("X-Influxdb-Version".into(), "v2.7.12".into()));

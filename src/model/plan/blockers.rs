@@ -117,30 +117,31 @@ fn unusable_container(context: &ServerContext<'_>) -> Option<Blocker> {
         ContainerState::Foreign => Some(foreign("container", &spec.name, stack)),
         ContainerState::Duplicated(names) => Some(duplicated(stack, role, names)),
         ContainerState::Ours(actual) if !context.rolls_back() => match &seen.response {
-            ServerResponse::Refusing(_) if seen.login.is_locked_out => Some(locked_out(context)),
+            ServerResponse::Refusing(_) if seen.login.is_locked_out => Some(locked_out(context, actual)),
             ServerResponse::Refusing(message) if !(options.reset_password && role == Role::Grafana) => {
-                Some(refused(stack, role, &spec.url().to_string(), message))
+                Some(refused(stack, role, &actual_url(spec, actual), message))
             }
-            ServerResponse::NotTheContainer => {
-                // Its actual address may differ from the desired one.
-                let url = actual.published.map_or_else(|| spec.url(), |at| spec.url_at(at.ip(), at.port()));
-                Some(not_the_container(stack, role, &url.to_string()))
-            }
+            ServerResponse::NotTheContainer => Some(not_the_container(stack, role, &actual_url(spec, actual))),
             _ => None,
         },
         ContainerState::Ours(_) | ContainerState::Absent => None,
     }
 }
 
+/// The address of the container that answered, which may differ from the desired one.
+fn actual_url(spec: &DesiredContainer, actual: &OurContainer) -> String {
+    actual.published.map_or_else(|| spec.url(), |at| spec.url_at(at.ip(), at.port())).to_string()
+}
+
 /// Grafana rejects the right password, too. It would reject a new one as well, because the wrong ones stay in its database.
-fn locked_out(context: &ServerContext<'_>) -> Blocker {
+fn locked_out(context: &ServerContext<'_>, actual: &OurContainer) -> Blocker {
     let ServerContext { stack, spec, options, .. } = context;
     let again = if options.reset_password { "up --reset-grafana-password" } else { "up" };
     Blocker {
         kind: BlockReason::Refused,
         why: format!(
             "Grafana at {} rejects every login of {} for 5 minutes, because of 5 wrong passwords",
-            spec.url(),
+            actual_url(spec, actual),
             stack.login.user
         ),
         hint: format!("wait 5 minutes without signing in, then run `{}`", stack.command(again)),

@@ -167,7 +167,7 @@ pub(super) fn differences(context: &ServerContext<'_>, actual: &OurContainer) ->
     if !actual.on_network {
         differences.push(Difference {
             field: "network".into(),
-            actual: "a removed network".into(),
+            actual: "none, or a removed network".into(),
             desired: stack.instance.clone(),
         });
     }

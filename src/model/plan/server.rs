@@ -172,7 +172,7 @@ fn external(
             kind: BlockReason::Server,
             why: format!("{} at {url} does not answer: {why}", role.title()),
             hint: format!(
-                "start {}, or omit --{role}-url to use a container (--{role}-url '' removes a remembered URL)",
+                "start {}, correct --{role}-url, or omit it to use a container (--{role}-url '' removes a remembered URL)",
                 role.title()
             ),
         }),
