@@ -163,7 +163,8 @@ fn unused_option(error: &clap::Error, arguments: &[OsString]) -> Option<Error> {
     }
     let typed = line.accepted(command);
     // Without --dry-run, a command changes what was only to be shown.
-    let is_complete = option != "--dry-run" && Cli::try_parse_from(std::iter::once("clipper-metrics").chain(typed.iter().copied())).is_ok();
+    let is_complete = option != "--dry-run"
+        && Cli::try_parse_from(std::iter::once("clipper-metrics").chain(typed.iter().copied())).is_ok();
     let typed: String = typed.iter().map(|word| format!(" {}", shell_word(word))).collect();
     let name = line.command;
     if find(command, option).is_some() {

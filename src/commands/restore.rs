@@ -46,7 +46,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &RestoreArguments) -> 
     let opening = session::open_restored(context, &arguments.file, &archive);
     let (session, record, images) = unless_interrupted(opening).await?;
     let trust = async || confirm_images(&session, arguments, &images, context).await;
-    let take_over = async |what: &str| confirm_taking_over(&session, arguments, what, context).await;
+    let take_over = async |what: &str| confirm_taking_over(&session, arguments, &images, what, context).await;
     let confirm = async |question: &Question| confirm_loss(context, arguments.yes, question).await;
     let outcome = backup::restore(&session, &archive, &record, take_over, trust, confirm, interrupted()).await?;
     context.print(Output::Up(&outcome.status.executed(&outcome.executed)))?;
@@ -57,14 +57,21 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &RestoreArguments) -> 
 async fn confirm_taking_over(
     session: &Session,
     arguments: &RestoreArguments,
+    images: &[(Role, ImageRef)],
     what: &str,
     context: &Context<'_>,
 ) -> Result<()> {
     context.printer.clear();
     let file = shell_path(&arguments.file);
-    let command = session.stack().invocation.again(&format!("restore {file} --yes"));
+    // The command's --yes also answers the question about the images, so that it names them.
+    let command = session.stack().invocation.again(&format!("restore {file}{} --yes", options_of(session, images)));
+    let trusted = match images {
+        [] => "",
+        [_] => " and you trust the image in this command",
+        _ => " and you trust the images in this command",
+    };
     let question = format!("{what}. Remove its objects and restore {file}?");
-    let hint = format!("wait until that run has ended; if it was killed: `{command}`");
+    let hint = format!("wait until that run has ended; if it was killed{trusted}: `{command}`");
     terminal::ask(&question, arguments.yes, what, &hint).await
 }
 
@@ -79,10 +86,8 @@ async fn confirm_images(
         return Ok(());
     }
     context.printer.clear();
-    let remembered = session.stack().settings.as_ref().map(|settings| settings.values.clone()).unwrap_or_default();
-    let options = options_of(images, &remembered);
     let file = shell_path(&arguments.file);
-    let command = session.stack().invocation.again(&format!("restore {file}{options}"));
+    let command = session.stack().invocation.again(&format!("restore {file}{}", options_of(session, images)));
     let named: Vec<String> = images.iter().map(|(role, image)| format!("{image} for {}", role.title())).collect();
     let what = format!("the archive names {}", named.join(" and "));
     let question = format!("{what}. Run {}?", if images.len() == 1 { "that image" } else { "these images" });
@@ -91,8 +96,14 @@ async fn confirm_images(
     terminal::ask(&question, arguments.yes, &what, &hint).await
 }
 
-/// The options that name images. A default image of a registry stays one if the registry is named.
-fn options_of(images: &[(Role, ImageRef)], remembered: &BTreeMap<String, Remembered>) -> String {
+/// The options that name images.
+fn options_of(session: &Session, images: &[(Role, ImageRef)]) -> String {
+    let remembered = session.stack().settings.as_ref().map(|settings| settings.values.clone());
+    image_options(images, &remembered.unwrap_or_default())
+}
+
+/// A default image of a registry stays one if the registry is named.
+fn image_options(images: &[(Role, ImageRef)], remembered: &BTreeMap<String, Remembered>) -> String {
     let registry = remembered.get(Setting::Registry.key().option).filter(|registry| !registry.value.is_empty());
     let mut options: Vec<String> = Vec::new();
     for (role, image) in images {
@@ -125,7 +136,7 @@ mod tests {
             let remembered = |(name, value): &(&str, &str)| {
                 ((*name).to_string(), Remembered { value: (*value).into(), from_file: false })
             };
-            options_of(&images, &settings.iter().map(remembered).collect())
+            image_options(&images, &settings.iter().map(remembered).collect())
         };
         let registry = ("registry", "m:5000");
         let influxdb = ("influxdb-image", "m:5000/influxdb:1.12.4");

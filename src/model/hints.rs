@@ -183,7 +183,12 @@ pub(crate) fn install_plugin(kind: &str) -> String {
 /// The hint if Grafana cannot query InfluxDB. `reaches_loopback` is set where containers reach servers on the loopback of
 /// the engine's host: the engines of macOS forward the host's name to it.
 pub(crate) fn way_to_influxdb(source: &DesiredDataSource, fault: QueryFault, reaches_loopback: bool) -> String {
-    let give = "set --data-source-url to InfluxDB's address as Grafana's server sees it";
+    let give = if source.is_url_chosen {
+        "correct --data-source-url, which is InfluxDB's address as Grafana's server sees it (--data-source-url '' derives \
+         it again)"
+    } else {
+        "set --data-source-url to InfluxDB's address as Grafana's server sees it"
+    };
     match fault {
         QueryFault::Login if source.user.is_empty() => format!(
             "set --influxdb-user and --influxdb-password-file to an account of the InfluxDB at {}, or {give}",

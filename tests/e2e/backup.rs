@@ -268,6 +268,9 @@ fn a_restore_that_may_still_be_running_is_replaced_only_after_confirmation() {
     let file = folder.path().join("saved");
     let path = file.to_str().unwrap();
     it.run(&["backup", path]).expect(0);
+    let other = folder.path().join("other");
+    let other = other.to_str().unwrap();
+    it.run(&["backup", other]).expect(0);
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     let silent = format!("{}/odd:silent", crate::support::registry::address());
     let words = it.first(&["--influxdb-image", &silent]);
@@ -280,6 +283,7 @@ fn a_restore_that_may_still_be_running_is_replaced_only_after_confirmation() {
     let words = it.first(&[]);
     let words = [&["restore".to_string(), path.into()][..], &words[1..]].concat();
     let refused = it.command(&words).env("XDG_RUNTIME_DIR", locks.path().to_str().unwrap()).run();
+    let unnamed = it.command(&["restore", other]).env("XDG_RUNTIME_DIR", locks.path().to_str().unwrap()).run();
     let is_left = is_running();
     process.kill().unwrap();
     process.wait().unwrap();
@@ -287,6 +291,9 @@ fn a_restore_that_may_still_be_running_is_replaced_only_after_confirmation() {
     let run = format!("started by process {} on ", process.id());
     assert!(refused.err.contains(&run) && refused.err.contains("--yes"), "{}", refused.err);
     assert_eq!(is_left.unwrap(), "true", "the other restore continues");
+    // `--yes` answers every question, so the command names the images that only another archive names.
+    let hint = unnamed.expect(2).err;
+    assert!(hint.contains("trust the images in this command") && hint.contains("--registry"), "{hint}");
     // That process has ended.
     it.run(
         &[&words[..], &["--influxdb-image".into(), format!("{}/influxdb:1.12.4", crate::support::registry::address())]]
