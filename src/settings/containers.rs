@@ -73,7 +73,7 @@ fn address(resolved: &Resolved<'_>, role: Role, setting: Setting, text: &str) ->
             format!("cannot publish {} at {text}: the name has no address", role.title()),
             format!(
                 "choose an address of this machine with {}, or use the server there with --{role}-url",
-                setting.option()
+                resolved.place(setting)
             ),
         )
     })

@@ -86,10 +86,7 @@ pub(crate) enum FileKey {
     /// A key of `[metrics]` with the option's name, in the plural for a list.
     Metrics,
     /// Clipper's own keys, and their value.
-    Clipper(
-        #[cfg_attr(not(test), expect(dead_code, reason = "for docs/settings.md"))] &'static str,
-        fn(&ClipperFile) -> Option<&String>,
-    ),
+    Clipper(&'static str, fn(&ClipperFile) -> Option<&String>),
 }
 
 impl Key {

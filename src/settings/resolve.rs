@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::keys::{Key, ServerSettings, Setting, TABLE, settings_of};
+use super::keys::{FileKey, Key, ServerSettings, Setting, TABLE, settings_of};
 use super::{EngineFacts, Inputs, Memory, values};
 use crate::clipper::file::ValueKind;
 use crate::error::Result;
@@ -65,6 +65,14 @@ impl Resolved<'_> {
 
     pub(super) fn origin(&self, setting: Setting) -> Option<Origin> {
         self.values.get(&setting).map(|value| value.origin)
+    }
+
+    /// The option that sets it, or the key in Clipper's file that does.
+    pub(super) fn place(&self, setting: Setting) -> String {
+        match (self.origin(setting), &self.inputs.file, &setting.key().file) {
+            (Some(Origin::File), Some(file), FileKey::Clipper(key, _)) => format!("{key} in {}", file.path.display()),
+            _ => setting.option(),
+        }
     }
 
     pub(super) fn is_remembered(&self, setting: Setting) -> bool {

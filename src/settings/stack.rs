@@ -94,7 +94,11 @@ fn services(
                 other.role.title(),
                 one.config.publish.port()
             ),
-            format!("choose another port with --{}-port or --{}-port", one.role, other.role),
+            format!(
+                "choose another port with {} or {}",
+                resolved.place(settings_of(one.role).port),
+                resolved.place(settings_of(other.role).port)
+            ),
         ));
     }
     Ok((services, failed_image))

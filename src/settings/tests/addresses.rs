@@ -66,6 +66,25 @@ fn the_data_source_gets_the_address_that_grafana_can_reach() {
 }
 
 #[test]
+fn an_address_that_cannot_be_published_names_the_key_in_clippers_file() {
+    let hint = |change: &dyn Fn(&mut ClipperFile, &mut Inputs)| {
+        let (mut file, mut it) = (ClipperFile { path: "conf/a.toml".into(), ..ClipperFile::default() }, inputs());
+        change(&mut file, &mut it);
+        it.file = Some(file);
+        match merged(&it, &fresh()).unwrap_err() {
+            Error::Usage { hint, .. } => hint,
+            other => panic!("{other}"),
+        }
+    };
+    let same_port = hint(&|file, _| file.influx_port = Some("3000".into()));
+    assert_eq!(same_port, "choose another port with `influx_port` in conf/a.toml or --grafana-port");
+    let by_option = hint(&|_, it| drop(it.options.insert(Setting::InfluxdbPort, "3000".into())));
+    assert_eq!(by_option, "choose another port with --influxdb-port or --grafana-port");
+    let no_address = hint(&|file, _| file.influx_ip = Some("nohost.invalid".into()));
+    assert!(no_address.contains("with `influx_ip` in conf/a.toml, or"), "{no_address}");
+}
+
+#[test]
 fn a_loopback_address_in_a_mark_names_its_machine_even_if_that_has_no_fingerprint() {
     let made_for = |engine: &EngineFacts, change: &dyn Fn(&mut Inputs)| {
         let mut it = with(Setting::GrafanaUrl, "http://grafana.example:3000");
