@@ -50,6 +50,11 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
     } else if lower.contains("connection refused") {
         is_down = true;
         ("no engine listens there".to_string(), start(endpoint))
+    } else if lower.contains("failed to lookup address") {
+        (
+            "its host name has no address".to_string(),
+            "check the name, or select another engine with -H or --context".to_string(),
+        )
     } else if matches!(error, Bollard::JsonDataError { .. }) || lower.contains("deserialize") {
         ("the answer does not come from a Docker engine".to_string(), "select another with -H or --context".to_string())
     } else {
@@ -266,6 +271,14 @@ mod tests {
             let Error::Docker { refusal, .. } = translate("start", &error) else { panic!("{message}") };
             assert_eq!(refusal, expected, "{message}");
         }
+    }
+
+    #[test]
+    fn a_host_without_an_address_is_named() {
+        let endpoint = Endpoint::new("tcp://foo:2375", ChosenBy::Option);
+        let err = std::io::Error::other("failed to lookup address information: Name or service not known");
+        let error = unreachable(&endpoint, &Bollard::IOError { err });
+        assert!(error.to_string().ends_with(": its host name has no address"), "{error}");
     }
 
     #[test]
