@@ -162,9 +162,11 @@ fn unused_option(error: &clap::Error, arguments: &[OsString]) -> Option<Error> {
         return None;
     }
     let typed = line.accepted(command);
-    // Without --dry-run, a command changes what was only to be shown.
-    let is_complete = option != "--dry-run"
-        && Cli::try_parse_from(std::iter::once("clipper-metrics").chain(typed.iter().copied())).is_ok();
+    // Without its --dry-run, a command changes what was only to be shown.
+    let loses_dry_run =
+        find(command, "--dry-run").is_none() && line.options.iter().any(|(name, _)| name == "--dry-run");
+    let is_complete =
+        !loses_dry_run && Cli::try_parse_from(std::iter::once("clipper-metrics").chain(typed.iter().copied())).is_ok();
     let typed: String = typed.iter().map(|word| format!(" {}", shell_word(word))).collect();
     let name = line.command;
     if find(command, option).is_some() {
@@ -374,6 +376,16 @@ mod tests {
                 "restore --dry-run --name a",
                 "`restore` does not use --dry-run, which belongs to `up` and `down`",
                 "omit it; `clipper-metrics restore --help` lists the options of `restore`",
+            ),
+            (
+                "--dry-run up",
+                "--dry-run must follow the command that accepts it, `up`",
+                "`clipper-metrics up --dry-run`",
+            ),
+            (
+                "logs --pull never --dry-run",
+                "`logs` does not use --pull, which belongs to `up` and `restore`",
+                "omit it; `clipper-metrics logs --help` lists the options of `logs`",
             ),
             (
                 "backup --alerts",

@@ -93,7 +93,11 @@ pub(crate) async fn backup(session: &Session, file: &Path, stop: impl Future<Out
         instance: manifest.instance,
         influxdb: manifest.influxdb,
         grafana: manifest.grafana,
-        restore: session.stack().command(&format!("restore {} --name NEW", shell_path(file))),
+        restore: session.stack().command(&format!(
+            "restore {} --name {}-2",
+            shell_path(file),
+            session.stack().instance
+        )),
     })
 }
 

@@ -15,6 +15,7 @@ use crate::grafana::provisioning::GrafanaExport;
 use crate::model::event::Event;
 use crate::model::export::Exported;
 use crate::model::hints::way_to_read;
+use crate::model::invocation::typed_option;
 use crate::model::observed::{Observed, OrganisationState, OurContainer, ServerResponse, VolumeState};
 use crate::model::plan::{self, BlockReason, Finding, Resource, UpOptions};
 use crate::model::results::Document;
@@ -104,9 +105,13 @@ async fn export(
         directory,
     };
     let files = format.files(&material)?;
-    note_settings(session, &view.settings_with_secrets, material.keeps_source()?);
+    let keeps_source = material.keeps_source()?;
+    if !keeps_source {
+        expect_login(stack, format, directory, view.influxdb_refusal.as_deref())?;
+    }
     let subject = Subject { format: format.name, instance: stack.instance.clone(), is_complete: view.is_complete };
     let files = directory::write(directory, &subject, &files)?;
+    note_settings(session, &view.lost_settings, keeps_source);
     if let Some(note) = own_secret.and_then(|own| own.note(stack)) {
         session.listener().on(Event::Note(&note));
     }
@@ -117,6 +122,33 @@ async fn export(
         format: format.name,
         directory: directory.display().to_string(),
         files,
+    })
+}
+
+/// Checks that the data source can sign in to InfluxDB. Its user is not remembered, so it may be missing when an export
+/// is repeated.
+fn expect_login(stack: &Stack, format: &ExportFormat, directory: &Path, refusal: Option<&str>) -> Result<()> {
+    if !stack.data_source.user.is_empty() {
+        return Ok(());
+    }
+    if let Some(earlier) = export::earlier_user(stack, directory)? {
+        let password = if format.servers == ExportServers::New { " and --influxdb-password-file" } else { "" };
+        return Err(Error::usage(
+            format!(
+                "the earlier export to {} signs in to InfluxDB as {earlier:?}, and no user was supplied",
+                directory.display()
+            ),
+            format!(
+                "use{}{password}, or export without a login to a directory that does not exist",
+                typed_option("--influxdb-user", &earlier)
+            ),
+        ));
+    }
+    // A chosen address may lead to a proxy that signs in.
+    let refusal = refusal.filter(|_| !stack.data_source.is_url_chosen);
+    refusal.map_or(Ok(()), |message| {
+        let blocker = plan::refused(stack, Role::Influxdb, &stack.url(Role::Influxdb).to_string(), message);
+        Err(Error::Blocked { resource: Resource::Server(Role::Influxdb), blocker })
     })
 }
 
@@ -132,7 +164,7 @@ fn note_settings(session: &Session, settings: &[String], keeps_source: bool) {
         )));
     } else {
         session.listener().on(Event::Warning(&format!(
-            "the exported data source lacks the settings {settings}, because Grafana does not return their values"
+            "the exported data source lacks the settings {settings}, which only this Grafana has"
         )));
     }
 }
@@ -179,8 +211,10 @@ fn passwords(
 /// The observed state of Grafana.
 struct ExportView {
     present: GrafanaExport,
-    /// The data source's settings that files cannot contain.
-    settings_with_secrets: Vec<String>,
+    /// The data source's settings that the files do not contain.
+    lost_settings: Vec<String>,
+    /// The message with which InfluxDB rejects the login.
+    influxdb_refusal: Option<String>,
     version: Option<Version>,
     /// The address of the engine's host, if a container of a Compose export needs it.
     host_address: Option<String>,
@@ -218,8 +252,14 @@ async fn view(session: &Session, servers: ExportServers) -> Result<ExportView> {
     if servers != ExportServers::Instance {
         warn_about_omissions(session, &present);
     }
+    let is_target = servers == ExportServers::Instance || (servers == ExportServers::Existing && container.is_none());
+    let lost = if is_target { present.settings_with_secrets() } else { present.connection_settings() };
     Ok(ExportView {
-        settings_with_secrets: present.settings_with_secrets().into_iter().map(String::from).collect(),
+        lost_settings: lost.into_iter().map(String::from).collect(),
+        influxdb_refusal: match &seen.influxdb.response {
+            ServerResponse::Refusing(message) => Some(message.clone()),
+            _ => None,
+        },
         present: match servers {
             ExportServers::New => present.on_new_server(),
             ExportServers::Existing if container.is_some() => present.on_another_server(),
@@ -237,12 +277,13 @@ async fn view_without_account(session: &Session) -> ExportView {
     let version = session.grafana_version(&session.connect().grafana).await;
     session.listener().on(Event::Note(
         "Grafana is not read without --grafana-token-file or --grafana-password-file: the export contains the bundled \
-         content without edits",
+         content without edits, and the data source without settings made in Grafana",
     ));
     let present = GrafanaExport::unknown(session.stack());
     ExportView {
         present,
-        settings_with_secrets: Vec::new(),
+        lost_settings: Vec::new(),
+        influxdb_refusal: None,
         version,
         host_address: None,
         has_stored_password: false,
@@ -282,7 +323,7 @@ fn without_answer(session: &Session, seen: &Observed, servers: ExportServers) ->
     let is_container = stack.container(Role::Grafana).is_some();
     if !is_container || matches!(seen.grafana.volume, VolumeState::Ours { .. }) {
         session.listener().on(Event::Warning(&format!(
-            "{cause}: dashboards are exported as clipper-metrics would import them, without edits"
+            "{cause}: dashboards and data source are exported as clipper-metrics would create them, without edits"
         )));
     }
     Ok(if is_container { GrafanaExport::new_server(stack) } else { GrafanaExport::unknown(stack) })
@@ -332,11 +373,6 @@ fn expect_usable(stack: &Stack, seen: &Observed, servers: ExportServers) -> Resu
     if let (ServerResponse::Refusing(message), false) = (&seen.grafana.response, servers == ExportServers::New) {
         let blocker = plan::refused(stack, Role::Grafana, &stack.url(Role::Grafana).to_string(), message);
         return Err(Error::Blocked { resource: Resource::Server(Role::Grafana), blocker });
-    }
-    // The user is not remembered: without it, the new data source would not sign in.
-    if let ServerResponse::Refusing(message) = &seen.influxdb.response {
-        let blocker = plan::refused(stack, Role::Influxdb, &stack.url(Role::Influxdb).to_string(), message);
-        return Err(Error::Blocked { resource: Resource::Server(Role::Influxdb), blocker });
     }
     let plan = plan::up(stack, seen, UpOptions::default());
     if let (ExportServers::Existing, Some(organisation), Some(Finding::Missing)) =

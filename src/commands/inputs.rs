@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::grafana;
 use crate::model::credentials::CaFile;
 use crate::model::invocation::{Invocation, typed_option};
-use crate::model::stack::{DesiredUserDashboard, Secret};
+use crate::model::stack::{DesiredUserDashboard, MadeFor, Secret};
 use crate::settings::keys::{Setting, Values, file_keys, from_environment};
 use crate::settings::{self, Inputs, Secrets};
 
@@ -264,12 +264,12 @@ fn resolve(host: &str) -> Vec<IpAddr> {
 fn machine() -> Option<String> {
     let id = std::fs::read_to_string("/etc/machine-id").ok()?;
     let id = Some(id.trim()).filter(|id| !id.is_empty() && *id != "uninitialized")?;
-    Some(machine_fingerprint(id))
+    Some(machine_fingerprint(MadeFor::MACHINE_ID, id))
 }
 
-/// The fingerprint of a number that must not be published itself.
-pub(super) fn machine_fingerprint(id: &str) -> String {
-    fingerprint(format!("clipper-metrics {id}").as_bytes())
+/// The fingerprint of a number that must not be published itself, with its kind.
+pub(super) fn machine_fingerprint(kind: &str, id: &str) -> String {
+    format!("{kind}:{}", fingerprint(format!("clipper-metrics {id}").as_bytes()))
 }
 
 #[cfg(test)]

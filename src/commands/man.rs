@@ -25,9 +25,12 @@ pub(crate) struct ManArguments {
 pub(crate) fn print_completions(shell: clap_complete::Shell, mut root: clap::Command) -> Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut root, "clipper-metrics", &mut script);
-    // For bash, clap_complete 4.6 spells the program's name in two ways, and no option of a command is completed
-    // (clap-rs/clap#6421).
-    let script = String::from_utf8_lossy(&script).replace("clipper__subcmd__metrics", "clipper__metrics");
+    let mut script = String::from_utf8_lossy(&script).into_owned();
+    if shell == clap_complete::Shell::Bash {
+        // clap_complete 4.6 spells the program's name in two ways, and no option of a command is completed
+        // (clap-rs/clap#6421).
+        script = script.replace("clipper__subcmd__metrics", "clipper__metrics");
+    }
     written(output::print(&script))?;
     Ok(Exit::Done)
 }

@@ -67,8 +67,8 @@ async fn confirm_taking_over(
     let command = session.stack().invocation.again(&format!("restore {file}{} --yes", options_of(session, images)));
     let trusted = match images {
         [] => "",
-        [_] => " and you trust the image in this command",
-        _ => " and you trust the images in this command",
+        [_] => " and you trust the image that this command uses",
+        _ => " and you trust the images that this command uses",
     };
     let question = format!("{what}. Remove its objects and restore {file}?");
     let hint = format!("wait until that run has ended; if it was killed{trusted}: `{command}`");

@@ -145,7 +145,7 @@ async fn open_on(
         // A command that needs only the name may never observe, which checks the engine as well.
         docker.check().await?;
     } else if has_external_grafana(inputs, &memory) {
-        engine.machine = docker.identity().await?.map(|identity| machine_fingerprint(&identity));
+        engine.machine = docker.identity().await?.map(|(kind, id)| machine_fingerprint(kind, &id));
     }
     for (setting, host) in memory.hosts_without_address() {
         let option = setting.option();

@@ -15,7 +15,7 @@ use super::{Docker, labels};
 use crate::error::{Error, ForeignObject, Refusal, Result};
 use crate::model::event::Event;
 use crate::model::observed::{EngineKind, Network};
-use crate::model::stack::EngineLocation;
+use crate::model::stack::{EngineLocation, MadeFor};
 use crate::model::text::{attached, printable};
 use crate::model::version::Version;
 
@@ -87,13 +87,13 @@ impl Docker {
         Ok(configs.into_iter().flatten().find_map(|config| config.gateway))
     }
 
-    /// What identifies the engine's host, also over ssh: Docker's number for the engine, which a new host name does not
-    /// change. Podman makes a new number for each request, so its host's name is used, unless every machine has that.
-    /// `None` also if a proxy denies the request, because only the comparison of machines needs it.
+    /// What identifies the engine's host, also over ssh, and its kind: Docker's number for the engine, which a new host
+    /// name does not change. Podman makes a new number for each request, so its host's name is used, unless every machine
+    /// has that. `None` also if a proxy denies the request, because only the comparison of machines needs it.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub(crate) async fn identity(&self) -> Result<Option<String>> {
+    pub(crate) async fn identity(&self) -> Result<Option<(&'static str, String)>> {
         let is_podman = self.is_podman().await?;
         let info = match self.call("request the engine's properties", self.client.info()).await {
             Err(Error::Docker { refusal: Refusal::Denied, why, .. }) => {
@@ -259,9 +259,10 @@ pub(super) fn users(all: &[ContainerSummary], instance: &str, network: &Network)
     names
 }
 
-fn identity(info: SystemInfo, is_podman: bool) -> Option<String> {
-    let id = info.id.filter(|id| !is_podman && !id.is_empty());
-    id.or(info.name.filter(|name| !name.is_empty() && !name.starts_with("localhost")))
+fn identity(info: SystemInfo, is_podman: bool) -> Option<(&'static str, String)> {
+    let id = info.id.filter(|id| !is_podman && !id.is_empty()).map(|id| (MadeFor::ENGINE_ID, id));
+    let name = info.name.filter(|name| !name.is_empty() && !name.starts_with("localhost"));
+    id.or(name.map(|name| (MadeFor::HOST_NAME, name)))
 }
 
 #[cfg(test)]
@@ -283,13 +284,14 @@ mod tests {
     #[test]
     fn an_engine_is_identified_by_its_number_or_by_a_name_that_only_its_host_has() {
         for (is_podman, name, expected) in [
-            (false, "laptop", Some("number")),
-            (true, "laptop", Some("laptop")),
+            (false, "laptop", Some((MadeFor::ENGINE_ID, "number"))),
+            (true, "laptop", Some((MadeFor::HOST_NAME, "laptop"))),
             (true, "localhost.localdomain", None),
             (true, "", None),
         ] {
             let info = SystemInfo { id: Some("number".into()), name: Some(name.into()), ..SystemInfo::default() };
-            assert_eq!(identity(info, is_podman).as_deref(), expected, "{is_podman} {name}");
+            let found = identity(info, is_podman);
+            assert_eq!(found.as_ref().map(|(kind, id)| (*kind, id.as_str())), expected, "{is_podman} {name}");
         }
     }
 

@@ -153,7 +153,7 @@ fn readme(material: &Material<'_>, files: &Provisioning) -> ExportFile {
             ("password", files.data_source.as_ref().map(|_| influxdb_password(stack, IN_A_SHELL)).unwrap_or_default()),
             ("opens", opens(stack)),
             ("back", back(stack, files)),
-            ("edited", kept(material)),
+            ("edited", kept(material, files.data_source.is_some())),
             ("volumes", format!(" {}", volumes.join(" and "))),
         ],
     )
@@ -179,10 +179,15 @@ const IN_A_SHELL: &str =
     "export it in the shell, because a file such as `.env` in this directory is part of the export";
 
 /// The sentence about content that is in the volume but not in Compose's files.
-fn kept(material: &Material<'_>) -> String {
+fn kept(material: &Material<'_>, has_source: bool) -> String {
     let titles = material.present.edited_dashboards(material.stack);
     let what = if titles.is_empty() { String::new() } else { format!(" This applies to: {}.", titles.join(", ")) };
-    format!("\nEdits made in Grafana and alert rules stay in its volume and are not in these files.{what}\n")
+    let source = if has_source {
+        ""
+    } else {
+        " The data source stays in the volume, too, because files cannot contain all its settings."
+    };
+    format!("\nEdits made in Grafana and alert rules stay in its volume and are not in these files.{what}{source}\n")
 }
 
 /// The commands that return the instance to clipper-metrics. Grafana must notice the removal of the

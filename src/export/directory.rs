@@ -67,6 +67,15 @@ pub(crate) fn lists_digest(directory: &Path, path: &str, digest: &str) -> Result
     Ok(listed.contains(&(path.to_string(), digest.to_string())))
 }
 
+/// Whether any file of an earlier export exists: the export was not interrupted before it had written one.
+///
+/// # Errors
+/// The same as [`lists`].
+pub(crate) fn has_exported_files(directory: &Path) -> Result<bool> {
+    let (_, listed) = listed(directory)?;
+    Ok(listed.iter().any(|(path, _)| directory.join(path).exists()))
+}
+
 /// Whether the directory contains an export in that format.
 ///
 /// # Errors
@@ -153,15 +162,16 @@ fn expect_same(directory: &Path, subject: &Subject, head: Option<&str>, files: &
     }
     if head == complete && !subject.is_complete {
         let has_password = files.iter().any(|file| file.secret.is_some());
-        let password = if has_password {
-            ", and supply the password of the Grafana that was created from this export with --grafana-password-file"
+        let elsewhere = if has_password {
+            "export to a directory that does not exist with the password of the existing Grafana \
+             (--grafana-password-file)"
         } else {
-            ""
+            ELSEWHERE
         };
         return Err(in_the_way(
             directory,
             "contains an export with more data than is available now: remembered settings or edits in Grafana",
-            &format!("start the instance and check that Grafana answers, or {ELSEWHERE}{password}"),
+            &format!("start the instance and check that Grafana answers, or {elsewhere}"),
         ));
     }
     Ok(())
@@ -237,7 +247,7 @@ fn walk(root: &Path, folder: &str, known: &impl Fn(&str) -> bool, found: &mut Fo
 fn strange(directory: &Path, path: &str, is_export: bool) -> Error {
     let message = format!("contains {path}, which was not written by an export or was changed afterwards");
     let hint = if is_export {
-        format!("move {path} out of that directory and run the same command again, which writes a missing file")
+        format!("move {path} out of that directory, then run the same command again")
     } else {
         ELSEWHERE.to_string()
     };

@@ -187,6 +187,42 @@ fn earlier_organisations(stack: &Stack, directory: &Path) -> Result<Vec<u64>> {
     Ok(organisations)
 }
 
+/// The part of an exported data source that the next export must not lose.
+#[derive(Deserialize)]
+struct EarlierSource {
+    #[serde(default)]
+    user: String,
+}
+
+#[derive(Deserialize)]
+struct EarlierSources {
+    datasources: Vec<EarlierSource>,
+}
+
+/// The InfluxDB user in an earlier export to that directory.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read.
+pub(crate) fn earlier_user(stack: &Stack, directory: &Path) -> Result<Option<String>> {
+    let file = source_file(stack);
+    for path in [format!("{FOLDER}/{file}"), file] {
+        let Some(text) = directory::read(directory, &path)? else { continue };
+        // An unreadable file was edited by a user, which stops the export later.
+        let sources = serde_saphyr::from_str::<EarlierSources>(&text).ok().map(|file| file.datasources);
+        let mut users = sources.into_iter().flatten().map(|source| source.user).filter(|user| !user.is_empty());
+        if let Some(user) = users.next() {
+            // A literal $ is escaped.
+            return Ok(Some(user.replace("$$", "$")));
+        }
+    }
+    Ok(None)
+}
+
+/// The path of the data source's file.
+fn source_file(stack: &Stack) -> String {
+    format!("{DATA_SOURCES}/{}.yaml", stack.instance)
+}
+
 /// The secrets of an earlier export to a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum KeptSecret {
@@ -304,7 +340,7 @@ impl<'a> Material<'a> {
     /// # Errors
     /// [`Error::Io`] if the list of the earlier export cannot be read.
     pub(crate) fn keeps_source(&self) -> Result<bool> {
-        let file = format!("{DATA_SOURCES}/{}.yaml", self.stack.instance);
+        let file = source_file(self.stack);
         let is_listed = |path: &str| directory::lists(self.directory, path);
         Ok(!self.present.settings_with_secrets().is_empty()
             && !is_listed(&file)?

@@ -64,7 +64,9 @@ fn readme(material: &Material<'_>, files: &Provisioning) -> ExportFile {
             stack.instance
         )
     } else {
-        String::new()
+        " The data source is not in these files, because they cannot contain all its settings: it stays as it is in \
+         Grafana."
+            .into()
     };
     let rules = if files.alert_rules.is_some() { " and the alert rules" } else { "" };
     let text = include_str!("../../assets/export/provisioning.md");

@@ -233,8 +233,8 @@ fn kept_secret(folder: &Path) -> Result<KeptSecret> {
     match (directory::read(folder, PASSWORD_FILE)?, directory::read(folder, STACK)?) {
         (Some(text), _) => accept(folder, PASSWORD_FILE, text.trim()),
         // The export was interrupted before it could be deployed: secrets are written first.
-        (None, None) => Ok(KeptSecret::Nothing),
-        (None, Some(_)) => {
+        (None, None) if !directory::has_exported_files(folder)? => Ok(KeptSecret::Nothing),
+        (None, _) => {
             let hint = "restore it, or supply the password with --grafana-password-file";
             Err(missing(folder, PASSWORD_FILE, hint))
         }

@@ -21,6 +21,8 @@ const MADE_FOR_MARK: &str = "clipperMetricsMadeFor";
 const AUTHORITY: &str = "tlsAuthWithCACert";
 /// Options in `jsonData` that change the connection to InfluxDB.
 const OTHER_SWITCHES: [&str; 5] = ["tlsAuth", "tlsSkipVerify", "oauthPassThru", "sigV4Auth", "enableSecureSocksProxy"];
+/// Those of them that need a secret.
+const SECRET_SWITCHES: [&str; 2] = ["tlsAuth", "sigV4Auth"];
 /// The prefix of a header's number in `jsonData`.
 const OTHER_HEADER: &str = "httpHeaderName";
 
@@ -111,13 +113,20 @@ impl DataSource {
         self.settings_in_use(is_other_setting).join(", ")
     }
 
-    /// The settings whose certificates, keys and other values Grafana never returns.
+    /// The settings in use whose certificates, keys, passwords and other values Grafana never returns.
     pub(super) fn settings_with_secrets(&self) -> Vec<&str> {
-        self.settings_in_use(|name| is_other_setting(name) || name == AUTHORITY)
+        self.settings_in_use(|name| {
+            name == AUTHORITY || SECRET_SWITCHES.contains(&name) || name.starts_with(OTHER_HEADER)
+        })
+    }
+
+    /// The settings in use that belong to the connection of one Grafana.
+    pub(super) fn connection_settings(&self) -> Vec<&str> {
+        self.settings_in_use(|name| name == AUTHORITY || is_other_setting(name))
     }
 
     /// Without those settings.
-    pub(super) fn without_secrets(mut self) -> Self {
+    pub(super) fn without_connection(mut self) -> Self {
         self.json_data.retain(|name, _| !is_other_setting(name) && name != AUTHORITY);
         Self { basic_auth: None, basic_auth_user: None, with_credentials: None, ..self }
     }

@@ -73,10 +73,16 @@ impl GrafanaExport {
         self.source.as_ref().map(DataSource::settings_with_secrets).unwrap_or_default()
     }
 
+    /// The data source's settings that another Grafana does not get.
+    #[must_use]
+    pub(crate) fn connection_settings(&self) -> Vec<&str> {
+        self.source.as_ref().map(DataSource::connection_settings).unwrap_or_default()
+    }
+
     /// Without what the files cannot contain: another server gets dashboards as for an import.
     fn in_files(self) -> Self {
         let dashboards = self.dashboards.into_iter().map(|found| found.filter(|found| !found.is_v2));
-        Self { dashboards: dashboards.collect(), source: self.source.map(DataSource::without_secrets), ..self }
+        Self { dashboards: dashboards.collect(), source: self.source.map(DataSource::without_connection), ..self }
     }
 
     /// The state for a new Grafana, which has no contact points: a rule that names one would
@@ -308,7 +314,10 @@ fn data_source(target: &ProvisioningTarget<'_>, present: &GrafanaExport) -> Valu
     let mut source = DataSource::new(target.source);
     source.is_default = present.is_default;
     if let Some(present) = &present.source {
-        source.keep_settings(present.clone().without_secrets(), false);
+        // An earlier file provides it, and Grafana follows that file.
+        let has_secrets = !present.settings_with_secrets().is_empty();
+        let present = if has_secrets { present.clone().without_connection() } else { present.clone() };
+        source.keep_settings(present, true);
     }
     let mut source = json!(source);
     escape_variables(&mut source);

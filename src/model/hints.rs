@@ -344,6 +344,8 @@ mod tests {
         assert!(way_to_influxdb(&theirs, QueryFault::Refused, false).contains("bind-address"));
         assert!(way_to_influxdb(&theirs, QueryFault::Refused, true).contains("runs on this machine and listens"));
         assert!(way_to_influxdb(&theirs, QueryFault::Other, false).contains("firewall"));
+        let chosen = DesiredDataSource { is_url_chosen: true, ..source("http://127.0.0.1:1") };
+        assert!(way_to_influxdb(&chosen, QueryFault::Refused, false).contains("--data-source-url ''"));
         for (url, fault) in [
             ("http://host.docker.internal:8086", QueryFault::Host),
             ("http://influxdb:8086", QueryFault::Refused),

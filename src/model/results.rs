@@ -73,7 +73,7 @@ impl BackedUp {
         let Self { instance, file, bytes, seconds, restore, .. } = self;
         format!(
             "saved {instance} to {file}: {:.1} MB in {seconds}\n\
-             It contains Grafana's users and passwords: keep it private. `{restore}` creates an instance NEW from it.",
+             It contains Grafana's users and passwords: keep it private. `{restore}` creates another instance from it.",
             *bytes as f64 / 1e6,
         )
     }

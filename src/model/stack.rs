@@ -433,8 +433,8 @@ pub struct DesiredDataSource {
     pub database: String,
     /// InfluxDB's user, if it requires a login.
     pub user: String,
-    /// The fingerprints of the machine whose loopback `url` is on, separated by spaces, if that address was derived: the
-    /// same address on another machine is another InfluxDB.
+    /// The fingerprints of the machine whose loopback `url` is on, each with its kind and separated by spaces, if that
+    /// address was derived: the same address on another machine is another InfluxDB.
     pub machine: Option<String>,
 }
 
@@ -453,6 +453,10 @@ pub struct MadeFor {
 impl MadeFor {
     /// The fingerprint of a machine that has none. Two such machines cannot be distinguished.
     pub(crate) const UNKNOWN_MACHINE: &str = "unknown";
+    /// The kinds of fingerprints: of machine-id(5), of Docker's number for an engine, and of the name of an engine's host.
+    pub(crate) const MACHINE_ID: &str = "machine";
+    pub(crate) const ENGINE_ID: &str = "engine";
+    pub(crate) const HOST_NAME: &str = "host";
 
     /// Whether both are the same database, as far as both machines are known.
     #[must_use]
@@ -460,11 +464,17 @@ impl MadeFor {
         self.url == other.url && self.database == other.database && !self.is_on_another_machine(other)
     }
 
-    /// Whether the addresses are on the loopback of two machines: no fingerprint of one is the other's.
+    /// Whether the addresses are on the loopback of two machines, as far as both have fingerprints of one kind. A host name
+    /// decides only without a better kind.
     #[must_use]
     pub(crate) fn is_on_another_machine(&self, other: &Self) -> bool {
         let (Some(one), Some(other)) = (&self.machine, &other.machine) else { return false };
-        !one.split(' ').any(|fingerprint| other.split(' ').any(|other| other == fingerprint))
+        let of = |all: &'_ str, kind: &str| {
+            all.split(' ').find_map(|print| print.strip_prefix(kind)?.strip_prefix(':').map(String::from))
+        };
+        let differs = |kind: &str| Some(of(one, kind)? != of(other, kind)?);
+        let better: Vec<bool> = [Self::MACHINE_ID, Self::ENGINE_ID].into_iter().filter_map(differs).collect();
+        if better.is_empty() { differs(Self::HOST_NAME).unwrap_or(one != other) } else { better.contains(&true) }
     }
 }
 

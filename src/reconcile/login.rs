@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Session;
 use super::cause::is_locked_out;
 use super::connection::Connection;
-use crate::backoff::{LONGEST_PAUSE, pause};
+use crate::backoff::ticks;
 use crate::error::{Error, Result};
 use crate::grafana::{Grafana, response_to};
 use crate::http::Auth;
@@ -18,8 +18,9 @@ use crate::model::role::Role;
 use crate::model::stack::{Login, Secret};
 use crate::model::volume_content::VolumeFiles;
 
-/// How much later than Grafana's response a line of its log may reach the engine.
-const LOG_DELAY: Duration = Duration::from_secs(2);
+/// A line of Grafana's log may reach the engine later than its response does: the log is read after each of these delays.
+const LOG_DELAY: Duration = Duration::from_millis(500);
+const READS_OF_LOG: usize = 4;
 
 impl Session {
     fn basic(&self, password: Secret) -> Auth {
@@ -127,17 +128,16 @@ impl Session {
         let (Some(docker), Some(actual), false) = (&self.docker, actual, self.stack.login.uses_token) else {
             return false;
         };
-        let (rejected_at, mut backoff) = (Instant::now(), LONGEST_PAUSE);
-        loop {
-            let complete = rejected_at.elapsed() >= LOG_DELAY;
+        // The first tick is at once, when an earlier line might be the last one.
+        let mut ticks = ticks(LOG_DELAY);
+        ticks.tick().await;
+        for _ in 0..READS_OF_LOG {
+            ticks.tick().await;
             if is_locked_out(&docker.recent_lines(&actual.id).await) {
                 return true;
             }
-            if complete {
-                return false;
-            }
-            pause(&mut backoff).await;
         }
+        false
     }
 
     /// The login to send next: the accepted one, otherwise the one that [`next_login`] chooses. If Grafana rejects an

@@ -293,7 +293,7 @@ fn a_restore_that_may_still_be_running_is_replaced_only_after_confirmation() {
     assert_eq!(is_left.unwrap(), "true", "the other restore continues");
     // `--yes` answers every question, so the command names the images that only another archive names.
     let hint = unnamed.expect(2).err;
-    assert!(hint.contains("trust the images in this command") && hint.contains("--registry"), "{hint}");
+    assert!(hint.contains("trust the images that this command uses") && hint.contains("--registry"), "{hint}");
     // That process has ended.
     it.run(
         &[&words[..], &["--influxdb-image".into(), format!("{}/influxdb:1.12.4", crate::support::registry::address())]]

@@ -84,12 +84,16 @@ fn a_data_source_stays_in_grafana_if_files_cannot_contain_its_settings() {
         let it = Servers::start(version);
         record = it.continue_record(record);
         it.run(&["up"]).expect(0);
-        change_source(&it, version, |source| source["jsonData"]["maxSeries"] = json!(5000));
+        let settings = json!({"maxSeries": 5000, "tlsSkipVerify": true});
+        change_source(&it, version, |source| {
+            source["jsonData"].as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        });
         let [option, file] = it.grafana_password("admin");
         let files = it.directory().join("files");
         provisioning(&it, &files, &[&option, &file]).expect(0);
         let source = yaml(&it, &format!("files/{source_file}"));
-        assert_eq!(source["datasources"][0]["jsonData"]["maxSeries"], 5000, "{version:?}: {source}");
+        let exported = &source["datasources"][0]["jsonData"];
+        assert_eq!((&exported["maxSeries"], &exported["tlsSkipVerify"]), (&json!(5000), &json!(true)), "{source}");
         // Certificates, values of headers and passwords are never returned.
         change_source(&it, version, |source| source["jsonData"]["tlsAuthWithCACert"] = json!(true));
         for (change, listed) in [
@@ -105,7 +109,7 @@ fn a_data_source_stays_in_grafana_if_files_cannot_contain_its_settings() {
             assert!(ran.err.contains(&format!("cannot contain its settings {listed}")), "{version:?}: {}", ran.err);
             assert!(!new.join(source_file).exists() && new.join("dashboards").exists());
             let readme = std::fs::read_to_string(new.join("README.md")).unwrap();
-            assert!(!readme.contains("sidecar.datasources"), "{readme}");
+            assert!(!readme.contains("sidecar.datasources") && readme.contains("stays as it is"), "{readme}");
         }
         record.add("the settings stay in Grafana", provisioning(&it, &it.directory().join("new"), &[&option, &file]));
         // Grafana deletes a data source whose file disappears.

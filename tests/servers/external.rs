@@ -285,16 +285,17 @@ fn an_export_needs_the_login_of_its_influxdb() {
     let grafana = format!("http://127.0.0.1:{}", it.port());
     let [account, file] = it.grafana_password("admin");
     let mut record = it.record().port(locked.port, ":8087");
-    let export = |login: &[&str]| {
-        let (directory, url) = (it.path("files"), locked.url());
+    let export = |directory: &str, login: &[&str]| {
+        let (directory, url) = (it.path(directory), locked.url());
         let words = ["export", "provisioning", &directory, "--influxdb-url", &url, "--grafana-url", &grafana];
         Run::without_engine([&words[..], login, &[&account, &file]].concat())
     };
-    let login = export(&["--influxdb-user", "me"]).env("CLIPPER_METRICS_INFLUXDB_PASSWORD", "secret");
+    let login = export("files", &["--influxdb-user", "me"]).env("CLIPPER_METRICS_INFLUXDB_PASSWORD", "secret");
     login.run().expect(0);
     // Exported again, without the user, which is not remembered.
     let before = it.read("files/datasources/clipper-metrics.yaml");
-    record.run("InfluxDB requires an account", export(&[])).expect(1);
+    record.run("the earlier export has an account", export("files", &[])).expect(2);
+    record.run("InfluxDB requires an account", export("others", &[])).expect(1);
     assert_eq!(it.read("files/datasources/clipper-metrics.yaml"), before);
     record.section();
 }

@@ -145,9 +145,8 @@ impl Ran {
             let parsed = parsed_command(command).options;
             for setting in [Setting::Name, Setting::Config] {
                 let [typed, given] = [&parsed, given].map(|options| options.settings.0.get(&setting));
-                // A placeholder for an instance that does not exist yet.
-                let is_new = typed.is_some_and(|name| name == "NEW");
-                assert!(typed == given || is_new, "`{command}` reaches another instance or file");
+                let is_copy = command.contains(" restore ") && typed.cloned() == given.map(|name| format!("{name}-2"));
+                assert!(typed == given || is_copy, "`{command}` reaches another instance or file");
             }
             if given.host.is_some() || given.context.is_some() {
                 assert_eq!((&parsed.host, &parsed.context), (&given.host, &given.context), "`{command}`");

@@ -224,6 +224,11 @@ fn kept_secret(folder: &Path) -> Result<KeptSecret> {
                 None => Ok(KeptSecret::Own(OwnSecret::File(text))),
             }
         }
+        (None, None) if directory::has_exported_files(folder)? => {
+            let hint = "restore it, or supply the password with --grafana-password-file; if the Secret comes from another \
+                        source, restore kustomization.yaml without its line";
+            Err(missing(folder, SECRET, hint))
+        }
         (None, None) => Ok(KeptSecret::Nothing),
         (None, Some(listing)) if lists_secret(&listing) => {
             let hint = "restore it, supply the password with --grafana-password-file, or remove its line from \

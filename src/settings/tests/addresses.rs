@@ -94,10 +94,10 @@ fn a_loopback_address_in_a_mark_names_its_machine_even_if_that_has_no_fingerprin
     let here = engine(EngineLocation::Here);
     let machine = |change: &dyn Fn(&mut Inputs)| made_for(&here, change).machine;
     let over_ssh = EngineLocation::OverSsh { host: "box".into(), forward: SshForward { destination: "box".into() } };
-    assert_eq!(machine(&|_| ()).as_deref(), Some("this engine"));
-    assert_eq!(made_for(&engine(over_ssh), &|_| ()).machine.as_deref(), Some("engine"));
+    assert_eq!(machine(&|_| ()).as_deref(), Some("machine:this engine:docker"));
+    assert_eq!(made_for(&engine(over_ssh), &|_| ()).machine.as_deref(), Some("engine:docker"));
     let external = |it: &mut Inputs| drop(it.options.insert(Setting::InfluxdbUrl, "http://127.0.0.1:8086".into()));
-    assert_eq!(machine(&external).as_deref(), Some("this"));
+    assert_eq!(machine(&external).as_deref(), Some("machine:this"));
     let chosen = |it: &mut Inputs| drop(it.options.insert(Setting::DataSourceUrl, "http://10.0.0.1:8086".into()));
     assert_eq!(machine(&chosen), None);
     // A machine without a fingerprint differs from every known machine.
@@ -109,7 +109,24 @@ fn a_loopback_address_in_a_mark_names_its_machine_even_if_that_has_no_fingerprin
     for same in [made_for(&here, &external), made_for(&EngineFacts::unreached(String::new()), &|_| ())] {
         assert!(same.is_same(&known) && known.is_same(&same), "{same:?}");
     }
-    assert!(made_for(&here, &|it| it.machine = Some("other".into())).is_same(&known), "the engine's host is the same");
+    let on = |fingerprints: &str| MadeFor { machine: Some(fingerprints.into()), ..known.clone() };
+    for (one, other, differs) in [
+        ("machine:a engine:x", "machine:a", false),
+        ("machine:a engine:x", "engine:x", false),
+        // Machines made from one template share the number of their engines, and images with a machine-id(5) that.
+        ("machine:a engine:x", "machine:b engine:x", true),
+        ("machine:a engine:x", "machine:a engine:y", true),
+        ("machine:a host:fedora", "machine:b host:fedora", true),
+        ("machine:a host:old", "machine:a host:new", false),
+        ("host:a", "host:a", false),
+        ("host:a", "host:b", true),
+        ("machine:a", "engine:x", true),
+        ("unknown", "unknown", false),
+    ] {
+        let [one, other] = [one, other].map(on);
+        assert_eq!(one.is_on_another_machine(&other), differs, "{one:?} {other:?}");
+        assert_eq!(other.is_on_another_machine(&one), differs, "{one:?} {other:?}");
+    }
     // Marks of older versions name no machine.
     assert!(MadeFor { machine: None, ..known.clone() }.is_same(&unknown));
 }

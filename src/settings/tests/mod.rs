@@ -24,7 +24,7 @@ fn inputs() -> Inputs {
         alerts_hash: "a".into(),
         resolve: |name| if name == "localhost" { vec![IpAddr::from([127, 0, 0, 1])] } else { Vec::new() },
         own_address: || None,
-        machine: Some("this".into()),
+        machine: Some("machine:this".into()),
         has_address: |ip| ip.is_loopback() || ip == IpAddr::from([192, 0, 2, 1]),
         read_dashboard: |path, _| match path.rsplit_once('/').map_or(path, |(_, name)| name) {
             name if name.starts_with("gone") => Err(Error::usage(format!("{path} cannot be read"), "")),
@@ -71,7 +71,7 @@ fn merged_on(location: EngineLocation, inputs: &Inputs, memory: &Memory) -> Resu
 }
 
 fn engine(location: EngineLocation) -> EngineFacts {
-    EngineFacts { location, options: String::new(), machine: Some("engine".into()) }
+    EngineFacts { location, options: String::new(), machine: Some("engine:docker".into()) }
 }
 
 fn with(setting: Setting, value: &str) -> Inputs {
