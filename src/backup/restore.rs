@@ -167,7 +167,10 @@ pub(crate) async fn restore(
 /// Undoes a failed restore, and adds to its error what is left.
 async fn after_failure(session: &Session, progress: RestoreProgress, error: Error) -> Error {
     let left = match progress {
-        RestoreProgress::Nothing => Left::Nothing,
+        RestoreProgress::Nothing => {
+            let _ = tokio::time::timeout(CLEAN_UP_TIMEOUT, session.finish_changes()).await;
+            Left::Nothing
+        }
         RestoreProgress::Something | RestoreProgress::Data => match undo(session).await {
             Undone::All => Left::Removed,
             Undone::NoRecord if matches!(progress, RestoreProgress::Data) => Left::AllData,

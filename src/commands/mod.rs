@@ -84,7 +84,7 @@ impl Command {
 
     /// Whether it handles an interruption itself, because it has something to remove.
     pub(crate) const fn cleans_up(&self) -> bool {
-        matches!(self, Self::Doctor(_) | Self::Backup(_) | Self::Restore(_))
+        matches!(self, Self::Up(_) | Self::Doctor(_) | Self::Backup(_) | Self::Restore(_))
     }
 
     /// Whether it runs until Ctrl-C ends it.
@@ -100,12 +100,7 @@ impl Command {
     pub(crate) fn hint_after_interruption(&self, invocation: &Invocation) -> String {
         let suggested = |arguments| format!("`{}`", invocation.command(arguments));
         match self {
-            Self::Up(_) => {
-                format!(
-                    "completed steps are kept: run the same command again to continue; {} removes the instance",
-                    suggested("down")
-                )
-            }
+            Self::Up(_) => up::hint_after_interruption(invocation),
             Self::Down(down) => format!("`{}` finishes it", invocation.again(&down.typed())),
             Self::Demo(demo) if demo.clear => {
                 format!("some demo data may remain: {} removes it", suggested("demo --clear"))

@@ -1,12 +1,16 @@
 //! `up`: starts and configures both servers, and verifies the result.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::context::Context;
+use super::inputs;
 use super::session::{self, Access};
-use super::terminal::{self, confirm_loss};
-use crate::error::{Exit, Result};
+use super::terminal::{self, confirm_loss, interrupted, unless_interrupted};
+use crate::error::{Error, Exit, Result};
 use crate::model::event::Event;
+use crate::model::invocation::Invocation;
 use crate::model::plan::{Question, UpOptions};
 use crate::model::stack::Pull;
 use crate::output::Output;
@@ -34,8 +38,11 @@ pub(crate) struct UpArguments {
     pub(crate) open: bool,
 }
 
+/// How long an interrupted run waits for the engine to remove a container that checks an address.
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(2);
+
 pub(crate) async fn run(context: &Context<'_>, arguments: &UpArguments) -> Result<Exit> {
-    let session = session::open(context, Access::of(arguments.dry_run)).await?;
+    let session = unless_interrupted(session::open(context, Access::of(arguments.dry_run))).await?;
     let session = if arguments.dry_run { session } else { session.waiting() };
     let options = UpOptions {
         overwrite_dashboard: arguments.overwrite_dashboard,
@@ -45,7 +52,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &UpArguments) -> Resul
         ..UpOptions::default()
     };
     if arguments.dry_run {
-        let preview = reconcile::plan_up(&session, options).await?;
+        let preview = unless_interrupted(reconcile::plan_up(&session, options)).await?;
         let questions = if arguments.yes { Vec::new() } else { preview.questions };
         context.print(Output::Planned {
             status: &preview.status.planned(&preview.plan, questions),
@@ -54,7 +61,17 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &UpArguments) -> Resul
         return Ok(if preview.plan.in_sync() { Exit::Done } else { Exit::Differs });
     }
     let confirm = async |question: &Question| confirm_loss(context, arguments.yes, question).await;
-    let outcome = reconcile::up(&session, options, confirm).await?;
+    let result = tokio::select! {
+        biased;
+        result = reconcile::up(&session, options, confirm) => result,
+        () = interrupted() => {
+            Err(Error::Interrupted { hint: hint_after_interruption(&inputs::invocation(context)) })
+        }
+    };
+    if matches!(result, Err(Error::Interrupted { .. })) {
+        let _ = tokio::time::timeout(CLEAN_UP_TIMEOUT, session.finish_changes()).await;
+    }
+    let outcome = result?;
     let status = outcome.status.executed(&outcome.executed);
     context.print(Output::Up(&status))?;
     if arguments.open {
@@ -66,4 +83,11 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &UpArguments) -> Resul
         }
     }
     Ok(Exit::Done)
+}
+
+pub(super) fn hint_after_interruption(invocation: &Invocation) -> String {
+    format!(
+        "completed steps are kept: run the same command again to continue; `{}` removes the instance",
+        invocation.command("down")
+    )
 }

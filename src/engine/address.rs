@@ -4,13 +4,17 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use bollard::models::{ContainerCreateBody, ContainerSummary, HostConfig, PortBinding};
-use bollard::query_parameters::CreateContainerOptionsBuilder;
+use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::create::binding;
+use super::errors::translate;
 use super::listing::name_of;
-use super::{Docker, labels};
+use super::{Docker, ENDING_TIMEOUT, labels};
+use crate::backoff::pause;
 use crate::error::{Error, Refusal, Result};
 use crate::model::role::Role;
 use crate::model::stack::DesiredContainer;
@@ -19,11 +23,46 @@ use crate::model::stack::DesiredContainer;
 const PURPOSE: &str = "address-check";
 /// The port in the container, on which no server listens.
 const DISCARD: &str = "9/tcp";
+const REMOVAL: &str = "remove a container that checked an address";
 
 /// Whether a failed start says something about the address. The engine publishes it before it starts the program, and
 /// another failure of this container need not affect the server.
 const fn concerns_publishing(refusal: Refusal) -> bool {
     matches!(refusal, Refusal::PrivilegedPort | Refusal::Firewall | Refusal::Cgroups | Refusal::Gone)
+}
+
+/// A container that checks an address. If the check is abandoned, the container is removed in the background, which
+/// [`Docker::finish_changes`] waits for.
+struct CheckingContainer {
+    id: String,
+    client: bollard::Docker,
+    is_removed: bool,
+    pending: TaskTrackerToken,
+}
+
+impl Drop for CheckingContainer {
+    fn drop(&mut self) {
+        if !self.is_removed && tokio::runtime::Handle::try_current().is_ok() {
+            let (client, id) = (self.client.clone(), std::mem::take(&mut self.id));
+            self.pending.task_tracker().spawn(remove_abandoned(client, id));
+        }
+    }
+}
+
+/// Removes such a container. If that fails, it is a leftover, which another run removes.
+async fn remove_abandoned(client: bollard::Docker, id: String) {
+    let (deadline, mut backoff) = (Instant::now() + ENDING_TIMEOUT, Duration::from_millis(20));
+    loop {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        let removed = client.remove_container(&id, Some(options)).await;
+        // Podman cannot remove a container at the moment when it exits.
+        let is_ending = removed
+            .is_err_and(|error| matches!(translate(REMOVAL, &error), Error::Docker { refusal: Refusal::Ending, .. }));
+        if !is_ending || Instant::now() >= deadline {
+            return;
+        }
+        pause(&mut backoff).await;
+    }
 }
 
 impl Docker {
@@ -44,8 +83,14 @@ impl Docker {
         };
         let options = CreateContainerOptionsBuilder::default().name(&name(instance, spec.role)).build();
         let binding = binding(publish, self.is_podman().await?);
-        let id = self.send_creation(&doing, options, address_check(instance, spec, binding, network)).await?;
-        let result = match self.try_start(spec.role, &id).await {
+        let body = address_check(instance, spec, binding, network);
+        let pending = self.changes.token();
+        let create = |client: bollard::Docker| async move {
+            let id = client.create_container(Some(options), body).await?.id;
+            Ok(CheckingContainer { id, client, is_removed: false, pending })
+        };
+        let mut check = self.change(&doing, create).await?;
+        let result = match self.try_start(spec.role, &check.id).await {
             Ok(Some(refusal)) => {
                 let holder = self.holder(instance, spec.role, publish, refusal).await;
                 Err(Error::Publish { role: spec.role, address: spec.config.publish, holder, answers: None, free: None })
@@ -59,7 +104,8 @@ impl Docker {
             Err(Error::Docker { refusal, .. }) if !concerns_publishing(refusal) => Ok(()),
             result => result.map(drop),
         };
-        self.remove_address_checks(&[id]).await?;
+        self.remove_address_checks(std::slice::from_ref(&check.id)).await?;
+        check.is_removed = true;
         result
     }
 
@@ -69,7 +115,7 @@ impl Docker {
     /// [`Error::Docker`] if the engine returns an error.
     pub(crate) async fn remove_address_checks(&self, ids: &[String]) -> Result<()> {
         for id in ids {
-            self.remove("remove a container that checked an address", id, true).await?;
+            self.remove(REMOVAL, id, true).await?;
         }
         Ok(())
     }
@@ -114,4 +160,58 @@ pub(super) fn is_name_of_check(instance: &str, container: &str) -> bool {
 
 fn name(instance: &str, role: Role) -> String {
     format!("{}-{PURPOSE}", role.object_name(instance))
+}
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::engine::fake;
+    use crate::samples;
+
+    /// The removals after a check that is abandoned as soon as the engine receives this request.
+    async fn removals_after(abandoned_at: &'static str) -> Vec<String> {
+        let (received, removals) = (Arc::new(Notify::new()), Arc::new(Mutex::new(Vec::new())));
+        let (is_received, seen) = (Arc::clone(&received), Arc::clone(&removals));
+        let (_folder, docker) = fake::engine(move |request| {
+            if request.contains(abandoned_at) {
+                is_received.notify_one();
+            }
+            match request {
+                request if request.starts_with("DELETE ") => seen.lock().unwrap().push(request.into()),
+                request if request.contains("/containers/create") => {
+                    return (201, r#"{"Id": "c", "Warnings": []}"#.into());
+                }
+                request if request.contains("/networks") => {
+                    let network = r#"[{"Name": "x", "Id": "n", "Labels": {"clipper-metrics.instance": "x"}}]"#;
+                    return (200, network.into());
+                }
+                _ => {}
+            }
+            (204, String::new())
+        })
+        .await;
+        let stack = samples::stack();
+        let spec = stack.container(Role::Grafana).unwrap();
+        tokio::select! {
+            biased;
+            () = received.notified() => {}
+            result = docker.check_address("x", spec, spec.config.publish) => result.unwrap(),
+        }
+        docker.finish_changes().await;
+        let removals = removals.lock().unwrap();
+        removals.clone()
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_check_leaves_no_container() {
+        for request in ["/containers/create", "/start", "none of them"] {
+            let removals = removals_after(request).await;
+            assert!(matches!(removals.as_slice(), [one] if one.contains("/containers/c?")), "{request}: {removals:?}");
+        }
+    }
 }

@@ -173,7 +173,8 @@ impl Docker {
         self.call(doing, answered).await
     }
 
-    /// Waits until the engine has answered the changes of an interrupted caller.
+    /// Waits until the engine has answered the changes of an interrupted caller, and removed its containers that check an
+    /// address.
     pub(crate) async fn finish_changes(&self) {
         self.changes.close();
         self.changes.wait().await;

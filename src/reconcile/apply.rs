@@ -69,7 +69,12 @@ impl Session {
                 // The first failure counts.
                 lanes.collect::<Vec<_>>().await.into_iter().collect()
             } else {
-                lanes.try_collect().await
+                let result = lanes.try_collect().await;
+                if result.is_err() {
+                    // The abandoned lane may have been checking an address.
+                    self.finish_changes().await;
+                }
+                result
             };
             done.iter_mut().for_each(|done| executed.append(done));
             result?;

@@ -158,6 +158,13 @@ impl Session {
         })
     }
 
+    /// Waits until the engine has completed what an abandoned run began. Pulls are not waited for.
+    pub(crate) async fn finish_changes(&self) {
+        if let Some(docker) = &self.docker {
+            docker.finish_changes().await;
+        }
+    }
+
     /// Connections to the desired addresses; an observation moves them to the actual ones.
     #[must_use]
     pub(crate) fn connect(&self) -> Connections {

@@ -1,6 +1,7 @@
 //! Managed containers that were renamed, copied or moved, and foreign containers that conflict with them.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use super::instance::{Instance, docker};
 use crate::support::front::Front;
@@ -264,6 +265,28 @@ fn an_address_check_left_by_a_killed_run_is_not_a_blocker() {
     assert!(!down.err.contains("warning:"), "{}", down.err);
     assert!(docker(&["inspect", "--type", "container", &name]).is_err(), "it goes with the network");
     assert!(docker(&["network", "inspect", &it.name]).is_err());
+}
+
+#[test]
+fn an_abandoned_address_check_leaves_no_container() {
+    let it = Instance::new("abandoned-check");
+    let delayed = || Front::delaying("POST", "grafana-address-check", 1, Duration::from_secs(1));
+    let left = || docker(&["ps", "--all", "--quiet", "--filter", &format!("name={}-", it.name)]).unwrap();
+    // InfluxDB's address fails while the engine has not yet read the request for the container that checks Grafana's.
+    let front = delayed();
+    let words = it.first(&["--influxdb-ip", "203.0.113.9", "--grafana-ip", "127.0.0.2"]);
+    let up = it.command(&words).env("DOCKER_HOST", &front.host()).run().expect(1);
+    assert!(up.err.contains("the engine's host does not have that address") && front.has_passed_on(), "{}", up.err);
+    assert_eq!(left(), "");
+    let front = delayed();
+    let command = it.command(&it.first(&["--grafana-ip", "127.0.0.2"])).env("DOCKER_HOST", &front.host());
+    let process = command.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    crate::support::eventually("the request is sent", super::instance::SOON, || front.is_delaying());
+    super::lifecycle::interrupt(process.id());
+    let ran = ran(&process.wait_with_output().unwrap()).expect(130);
+    assert!(front.has_passed_on() && ran.err.contains("completed steps are kept"), "{}", ran.err);
+    assert_eq!(left(), "");
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
 }
 
 #[test]
