@@ -584,6 +584,16 @@ fn down_removes_everything_except_data_and_settings_unless_requested() {
             let kept: Vec<Step> = steps(&plan).into_iter().filter(|step| *step != Step::RemoveNetwork).collect();
             assert_eq!(steps(&around), kept, "only the network stays where another container uses it");
             assert_eq!(around.kept().count(), world.networks.min(1));
+            for role in Role::ALL {
+                let used = World { used_volume: Some(role), ..world.clone() };
+                let has_volume = if role == Role::Influxdb { used.influxdb.volume } else { used.grafana.volume };
+                let blocked = plan::down(&desired, &used.observe(&desired, case), volumes);
+                assert_eq!(
+                    blocked.blocker().is_some(),
+                    volumes && has_volume,
+                    "a used volume is named before any step"
+                );
+            }
             for order in orders(&plan) {
                 let mut world = world.clone();
                 for (_, step) in order {

@@ -177,6 +177,8 @@ pub struct World {
     pub networks: usize,
     /// Whether a foreign container is attached to them.
     pub network_is_used: bool,
+    /// Another owner's container mounts the volume of this role.
+    pub used_volume: Option<Role>,
     /// Whether an interrupted run left a container that checked an address.
     pub address_checks: bool,
     pub influxdb: ModelServer,
@@ -515,6 +517,7 @@ impl World {
             volume: if srv.volume { volume } else { VolumeState::Absent },
             container: container.unwrap_or(ContainerState::Absent),
             port_holder: other.container.filter(holds).map(|_| PortHolder::OtherRole(other_role)),
+            volume_users: (self.used_volume == Some(role)).then(|| "other".to_string()).into_iter().collect(),
             ..model::observed_server()
         }
     }
@@ -694,7 +697,8 @@ impl World {
             }
             Step::CreateVolume(role) => self.server(*role).volume = true,
             Step::RemoveVolume(role) => {
-                assert!(self.server(*role).container.is_none(), "the volume is in use");
+                let is_used = self.used_volume == Some(*role);
+                assert!(self.server(*role).container.is_none() && !is_used, "the volume is in use");
                 self.server(*role).volume = false;
                 self.empty(*role);
             }
@@ -1023,6 +1027,7 @@ pub fn empty_world() -> World {
     World {
         networks: 0,
         network_is_used: false,
+        used_volume: None,
         address_checks: false,
         influxdb: empty,
         grafana: empty,

@@ -143,7 +143,11 @@ pub(crate) async fn restore(
         progress = RestoreProgress::Something;
         session.apply(&plan::begin_restore(record), &mut connections, &mut executed).await?;
         let left = session.observe(&mut connections, Depth::EngineOnly).await?;
-        session.apply(&plan::remove_unfinished(stack, &left), &mut connections, &mut executed).await?;
+        let removal = plan::remove_unfinished(stack, &left);
+        if let Some((resource, blocker)) = removal.blocker() {
+            return Err(Error::Blocked { resource, blocker: blocker.clone() });
+        }
+        session.apply(&removal, &mut connections, &mut executed).await?;
         session.apply(&plan::make_for_restore(stack, &left), &mut connections, &mut executed).await?;
         fill(session, archive, &mut connections, &mut executed).await?;
         progress = RestoreProgress::Data;
@@ -426,6 +430,9 @@ async fn undo(session: &Session) -> Undone {
             });
         }
         let plan = plan::down(session.stack(), &seen, true);
+        if plan.blocker().is_some() {
+            return Ok(Undone::NotAll);
+        }
         session.apply(&plan, &mut connections, &mut Vec::new()).await?;
         Ok::<_, Error>(Undone::All)
     };

@@ -94,6 +94,17 @@ const fn wildcard(ip: IpAddr) -> IpAddr {
     }
 }
 
+/// The other owners' containers that mount a volume anywhere, running or not: it cannot be deleted while they exist.
+pub(super) fn volume_users(all: &[ContainerSummary], instance: &str, volume: &str) -> Vec<String> {
+    let mounts = |container: &&ContainerSummary| {
+        container.mounts.iter().flatten().any(|mount| mount.name.as_deref() == Some(volume))
+    };
+    let others = all.iter().filter(|container| !labels::belongs(container.labels.as_ref(), instance)).filter(mounts);
+    let mut names: Vec<String> = others.map(|container| printable(&name_of(container))).collect();
+    names.sort();
+    names
+}
+
 /// Another running container that mounts the role's volume at the server's data path. A read-only
 /// mount, or one elsewhere in the container, does no harm.
 pub(super) fn volume_user(all: &[ContainerSummary], instance: &str, role: Role, volume: &str) -> Option<String> {

@@ -4,7 +4,7 @@ use bollard::models::{ContainerSummary, Volume as EngineVolume};
 use futures_util::future::{join_all, join4, try_join3};
 
 use super::inspection::seen_container;
-use super::listing::{find_container, is_name_taken, port_holder, serves, volume_user};
+use super::listing::{find_container, is_name_taken, port_holder, serves, volume_user, volume_users};
 use super::ownership::ListedObjects;
 use super::{Docker, labels, network, settings};
 use crate::error::Result;
@@ -28,6 +28,8 @@ pub(crate) struct SeenRole {
     pub(crate) port_holder: Option<PortHolder>,
     /// Another running container that mounts the volume at the server's data path.
     pub(crate) volume_user: Option<String>,
+    /// Containers of other owners that mount the volume.
+    pub(crate) volume_users: Vec<String>,
     /// The managed container that an external server's URL leads to.
     pub(crate) managed_behind: Option<ManagedServer>,
 }
@@ -100,8 +102,9 @@ impl Docker {
         .await;
         let port_holder = spec.and_then(|spec| port_holder(all, &stack.instance, spec.role, spec.config.publish));
         let volume_user = spec.and_then(|spec| volume_user(all, &stack.instance, spec.role, &spec.config.volume));
+        let volume_users = volume_users(all, &stack.instance, &role.object_name(&stack.instance));
         let (image, volume, container) = (image?, volume?, container?);
-        Ok(SeenRole { image, volume, container, port_holder, volume_user, managed_behind })
+        Ok(SeenRole { image, volume, container, port_holder, volume_user, volume_users, managed_behind })
     }
 
     /// The specified image, if the engine has it.

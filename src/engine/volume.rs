@@ -6,13 +6,13 @@
 use bollard::models::{Volume as EngineVolume, VolumeCreateRequest};
 use bollard::query_parameters::RemoveVolumeOptions;
 
-use super::listing::name_of;
+use super::listing::volume_users;
 use super::{Docker, labels};
 use crate::error::{Error, ForeignObject, Refusal, Result};
 use crate::model::observed::VolumeState;
 use crate::model::role::Role;
 use crate::model::stack::DesiredContainer;
-use crate::model::text::{listed, printable};
+use crate::model::text::using;
 
 impl Docker {
     /// The volume with a role's data.
@@ -96,27 +96,12 @@ impl Docker {
 
     /// The error that names the other users of a volume.
     async fn users_of(&self, instance: &str, volume: &str) -> Result<Option<Error>> {
-        let mut names: Vec<String> = self
-            .containers(instance)
-            .await?
-            .into_iter()
-            .filter(|one| !labels::belongs(one.labels.as_ref(), instance))
-            .filter(|one| one.mounts.iter().flatten().any(|mount| mount.name.as_deref() == Some(volume)))
-            .map(|one| printable(&name_of(&one)))
-            .collect();
-        names.sort();
+        let names = volume_users(&self.containers(instance).await?, instance, volume);
         let Some(first) = names.first() else { return Ok(None) };
         Ok(Some(Error::Foreign {
-            why: format!("cannot delete volume {volume}: {} it", using(&names)),
+            why: format!("cannot delete volume {volume}: {}", using(&names)),
             object: ForeignObject::VolumeUser { container: first.clone() },
         }))
-    }
-}
-
-fn using(names: &[String]) -> String {
-    match names {
-        [one] => format!("container {one} uses"),
-        names => format!("the containers {} use", listed(names)),
     }
 }
 

@@ -74,6 +74,15 @@ pub(crate) fn excerpt(text: &str, most: usize) -> String {
     if text.chars().count() <= most { text } else { text.chars().take(most).chain(['…']).collect() }
 }
 
+/// The sentence about the containers that use a volume.
+#[must_use]
+pub(crate) fn using(names: &[String]) -> String {
+    match names {
+        [one] => format!("container {one} uses it"),
+        names => format!("the containers {} use it", listed(names)),
+    }
+}
+
 /// The sentence about the containers that are attached to a network.
 #[must_use]
 pub(crate) fn attached(names: &[String]) -> String {

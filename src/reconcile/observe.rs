@@ -150,7 +150,7 @@ impl Session {
         mut response: ServerResponse<S>,
         version: Option<String>,
     ) -> Result<ObservedServer> {
-        let SeenRole { image, volume, container, port_holder, volume_user, mut managed_behind } = seen;
+        let SeenRole { image, volume, container, port_holder, volume_user, volume_users, mut managed_behind } = seen;
         if let Some((role, managed)) = &self.managed_behind
             && *role == connection.role
         {
@@ -172,6 +172,7 @@ impl Session {
             container,
             port_holder,
             volume_user,
+            volume_users,
             managed_behind,
             response: response.map(Into::into),
             version,
@@ -388,6 +389,7 @@ fn without_engine() -> Seen {
         container: ContainerState::Absent,
         port_holder: None,
         volume_user: None,
+        volume_users: Vec::new(),
         managed_behind: None,
     };
     Seen {
@@ -440,6 +442,7 @@ mod tests {
             container: ContainerState::Ours(Box::new(samples::our_container(Role::Influxdb))),
             port_holder: None,
             volume_user: None,
+            volume_users: Vec::new(),
             managed_behind: None,
         };
         let answering = ServerResponse::Answering(InfluxdbState { has_database: true, retention: None });

@@ -290,6 +290,27 @@ fn an_abandoned_address_check_leaves_no_container() {
 }
 
 #[test]
+fn a_volume_that_another_container_uses_is_named_before_anything_is_removed() {
+    let it = Instance::new("used-volume");
+    it.first_up(&[]).expect(0);
+    let image = it.inspect("influxdb")["Config"]["Image"].as_str().unwrap().to_string();
+    let stranger = Removed(&["rm", "--force"], format!("{}-copy", it.name));
+    let volume = it.container("influxdb");
+    docker(&["create", "--name", &stranger.1, "--volume", &format!("{volume}:/copy:ro"), &image]).unwrap();
+    let preview = it.run(&["down", "--volumes", "--dry-run"]).expect(3);
+    assert!(preview.out.contains(&format!("container {} uses it", stranger.1)), "{}", preview.out);
+    let down = it.run(&["down", "--volumes", "--yes"]).expect(1);
+    let why = format!("cannot delete volume {volume}: container {} uses it", stranger.1);
+    let remove = format!("`docker rm --force {}`", stranger.1);
+    assert!(down.err.contains(&why) && down.err.contains(&remove), "{}", down.err);
+    it.assert_whole();
+    it.run(&["down"]).expect(0);
+    drop(stranger);
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    assert!(docker(&["volume", "inspect", &volume]).is_err());
+}
+
+#[test]
 fn a_udp_port_is_not_a_conflict() {
     let it = Instance::new("udp");
     let image = format!("{}/odd:silent", registry::address());

@@ -220,6 +220,7 @@ pub(crate) fn observed_server() -> ObservedServer {
         container: ContainerState::Absent,
         port_holder: None,
         volume_user: None,
+        volume_users: vec![],
         free_port: None,
         managed_behind: None,
         response: ServerResponse::Unasked,

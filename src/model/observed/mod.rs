@@ -179,6 +179,8 @@ pub struct ObservedServer {
     pub port_holder: Option<PortHolder>,
     /// The name of another running container that mounts the volume at the server's data path.
     pub volume_user: Option<String>,
+    /// Names of other owners' containers that mount the volume, running or not; it cannot be deleted while they exist.
+    pub volume_users: Vec<String>,
     /// A free port nearby, if the desired one is taken.
     pub free_port: Option<u16>,
     /// The managed container that an external server's URL leads to.

@@ -10,7 +10,7 @@ use crate::model::observed::{
 use crate::model::publish;
 use crate::model::role::Role;
 use crate::model::stack::{DesiredContainer, Pull, Stack};
-use crate::model::text::listed;
+use crate::model::text::{listed, using};
 use crate::model::version::Version;
 
 /// The blocker that prevents all work on the container.
@@ -313,6 +313,17 @@ pub(super) fn migrated(spec: &DesiredContainer, older: &str, on_volume: Version)
             spec.config.volume
         ),
         hint: format!("use an image of Grafana {on_volume} or newer, or start a second instance with --name"),
+    }
+}
+
+/// Containers of other owners use a volume that is to be deleted.
+pub(super) fn used_volume(stack: &Stack, role: Role, users: &[String]) -> Blocker {
+    let object = if users.len() == 1 { "it" } else { "them" };
+    let remove = stack.invocation.docker(&format!("rm --force {}", users.join(" ")));
+    Blocker {
+        kind: BlockReason::Foreign,
+        why: format!("cannot delete volume {}: {}", role.object_name(&stack.instance), using(users)),
+        hint: format!("remove {object} with `{remove}`, then run the same command again"),
     }
 }
 

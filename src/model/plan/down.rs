@@ -1,6 +1,6 @@
 //! Plans `down`: the removal of the instance, and of its objects in an external Grafana.
 
-use super::blockers::{duplicated, managed_server};
+use super::blockers::{duplicated, managed_server, used_volume};
 use super::deregister::deregistration;
 use super::network::unneeded_network;
 use super::{Finding, Item, Plan, Resource, Step, server};
@@ -13,7 +13,7 @@ use crate::model::stack::Stack;
 pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
     let mut items = Vec::new();
     for role in Role::ALL.into_iter().rev() {
-        let ObservedServer { container, volume, managed_behind, content, .. } = seen.server(role);
+        let ObservedServer { container, volume, volume_users, managed_behind, content, .. } = seen.server(role);
         // A server that the settings call external is kept, so an own container behind its URL must
         // be reported first.
         let own = managed_behind.as_ref().filter(|managed| managed.is_own && managed.runs);
@@ -36,7 +36,11 @@ pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
         });
         if volumes {
             let found = matches!(volume, VolumeState::Ours { .. });
-            items.push(removal(Resource::Volume(role), found, Step::RemoveVolume(role)));
+            items.push(if found && !volume_users.is_empty() {
+                Item::new(Resource::Volume(role), used_volume(stack, role, volume_users).into(), vec![])
+            } else {
+                removal(Resource::Volume(role), found, Step::RemoveVolume(role))
+            });
         }
     }
     items.push(match seen.network {
