@@ -11,7 +11,7 @@ use crate::model::clipper_file::ClipperSettings;
 use crate::model::diagnosis::{CheckState, Diagnosis, PanelCount};
 use crate::model::event::Event;
 use crate::model::instances::{Instance, Member, MemberState};
-use crate::model::plan::{Blocker, Finding, Plan, Resource, Step};
+use crate::model::plan::{BlockReason, Blocker, Finding, Plan, Resource, Step};
 use crate::model::results::{Document, ErrorDocument, Failed};
 use crate::model::role::Role;
 use crate::model::schema::Seconds;
@@ -233,12 +233,18 @@ fn down(status: &Status, options: RenderOptions) -> String {
     }
     let kept = table::kept(status);
     if !kept.is_empty() {
-        layout.line(&format!(
-            "The data is kept in {}. `{up}` uses it again; `{down} --volumes` deletes it.",
-            volumes(&kept),
-            up = status.invocation.command("up"),
-            down = status.invocation.command("down"),
-        ));
+        let kept = volumes(&kept);
+        layout.line(&match &status.blocker {
+            // The hint of an unfinished restore contains its commands.
+            Some(Blocker { kind: BlockReason::Unfinished, hint, .. }) => {
+                format!("The data of the unfinished restore is kept in {kept}: {}.", printable_line(hint))
+            }
+            _ => format!(
+                "The data is kept in {kept}. `{up}` uses it again; `{down} --volumes` deletes it.",
+                up = status.invocation.command("up"),
+                down = status.invocation.command("down"),
+            ),
+        });
     }
     layout.done()
 }

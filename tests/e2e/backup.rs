@@ -244,6 +244,8 @@ fn a_killed_restore_is_reported_by_every_command_and_can_be_restarted() {
     // `down` keeps the record, because the volumes stay.
     let down = it.run(&["down"]).expect(0);
     assert!(down.err.contains(named) && down.err.contains("down --volumes"), "{}", down.err);
+    let again = format!("`clipper-metrics restore {path} --name {}` starts it again", it.name);
+    assert!(down.out.contains(&again) && !down.out.contains("uses it again"), "{}", down.out);
     it.run(&["up"]).expect(1);
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     it.run(&["status"]).expect(3);
