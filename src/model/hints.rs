@@ -2,7 +2,9 @@
 
 use super::alerts::Alerts;
 use super::invocation::{Invocation, shell_word, typed_option};
-use super::observed::{Catalogue, ChosenOrganisation, DataSourceState, Observed, QueryFault, Unreadable};
+use super::observed::{
+    Catalogue, ChosenOrganisation, ContainerState, DataSourceState, Observed, QueryFault, Unreadable, VolumeState,
+};
 use super::plan::{Blocker, Finding, Item, Plan, Resource};
 use super::role::Role;
 use super::stack::{DesiredDataSource, DesiredUserDashboard, Need, NeededObject, Stack};
@@ -25,6 +27,7 @@ pub(super) fn hints(
     hints.extend(edited.map(|item| edit(stack, item, &replace)));
     let is_new = seen.grafana_state().is_some_and(|grafana| grafana.data_source == DataSourceState::Missing);
     hints.extend(chosen_organisation(seen).filter(|_| is_new && plan.blocker().is_none()));
+    hints.extend(lost_volumes(stack, seen, plan));
     hints.extend(lookalikes(seen));
     hints.extend(kept(plan));
     hints.extend(unreadable_dashboards(stack));
@@ -147,6 +150,33 @@ pub(super) fn lookalikes(seen: &Observed) -> impl Iterator<Item = String> + '_ {
             "container {name} carries this instance's labels but was not created by clipper-metrics; it is left alone"
         )
     })
+}
+
+/// A sentence for each volume that `up` creates although the instance has been set up: its data is lost. A first `up` that
+/// was killed can leave one volume as well. A volume that the remembered settings did not need was never there.
+pub(crate) fn lost_volumes(stack: &Stack, seen: &Observed, plan: &Plan) -> Vec<String> {
+    if plan.blocker().is_some() {
+        return Vec::new();
+    }
+    let before = stack.settings.as_ref().and_then(|settings| settings.merged_from.as_ref());
+    let was_external = |role: Role| before.is_some_and(|before| before.contains_key(&format!("{role}-url")));
+    let has_volume = |role: &Role| matches!(seen.server(*role).volume, VolumeState::Ours { .. });
+    let lost = |role: Role| {
+        let server = seen.server(role);
+        let is_new = server.volume == VolumeState::Absent && server.container == ContainerState::Absent;
+        stack.container(role).filter(|_| is_new && !was_external(role))?;
+        let mut others = Role::ALL.into_iter().filter(|other| *other != role);
+        let proof = match others.clone().find(has_volume) {
+            Some(other) => format!("volume {} does", other.object_name(&stack.instance)),
+            None if before.is_some() && others.any(|other| stack.container(other).is_none()) => {
+                format!("the settings of {} do", stack.instance)
+            }
+            None => return None,
+        };
+        let (volume, data) = (role.object_name(&stack.instance), role.facts().data);
+        Some(format!("volume {volume} does not exist, although {proof}: `up` creates it anew, without earlier {data}"))
+    };
+    Role::ALL.into_iter().filter_map(lost).collect()
 }
 
 /// Parts of a user's dashboard that cannot work in this Grafana, and changes made for its import.
@@ -283,6 +313,7 @@ pub(crate) fn failed_image(stack: &Stack) -> Option<String> {
 mod tests {
     use super::*;
     use crate::model::image::ImageRef;
+    use crate::model::plan::{self, UpOptions};
     use crate::model::stack::Settings;
     use crate::model::upgrade::{NamedImage, Upgrade};
     use crate::samples;
@@ -302,6 +333,45 @@ mod tests {
         assert_eq!(left(&[], &[theirs]), None, "it can be the same");
         assert_eq!(left(&[server, ours], &[other, theirs]), None, "another server");
         assert_eq!(left(&[server, ours], &[server, ours]), None);
+    }
+
+    #[test]
+    fn a_volume_that_was_there_before_is_named() {
+        // The volumes that exist, and the remembered settings.
+        let lost = |volumes: &[Role], before: Option<&[(&str, &str)]>, change: fn(&mut Stack)| {
+            let merged_from = before.map(samples::remembered);
+            let mut stack =
+                Stack { settings: Some(Settings { merged_from, ..Settings::default() }), ..samples::stack() };
+            change(&mut stack);
+            let mut seen = samples::in_sync();
+            for role in Role::ALL {
+                let server = seen.server_mut(role);
+                server.container = ContainerState::Absent;
+                if !volumes.contains(&role) {
+                    server.volume = VolumeState::Absent;
+                }
+            }
+            let plan = plan::up(&stack, &seen, UpOptions::default());
+            lost_volumes(&stack, &seen, &plan)
+        };
+        let own: fn(&mut Stack) = |_| {};
+        let external: fn(&mut Stack) = |stack| stack.services.grafana = samples::external("g", 3000);
+        let some: Option<&[(&str, &str)]> = Some(&[("database", "d")]);
+        let metrics = "volume x-influxdb does not exist, although volume x-grafana does: `up` creates it anew, without \
+                       earlier metrics";
+        assert_eq!(lost(&[Role::Grafana], some, own), [metrics]);
+        assert_eq!(lost(&[Role::Grafana], None, own), [metrics], "the settings are lost, too");
+        let accounts = lost(&[Role::Influxdb], some, own);
+        assert!(accounts.len() == 1 && accounts[0].ends_with("without earlier users and dashboards"), "{accounts:?}");
+        let alone = lost(&[], some, external);
+        assert!(alone.len() == 1 && alone[0].contains("although the settings of x do"), "{alone:?}");
+        let none: [String; 0] = [];
+        assert_eq!(lost(&Role::ALL, some, own), none);
+        assert_eq!(lost(&[], None, own), none, "a first `up`");
+        assert_eq!(lost(&[], None, external), none, "a first `up` with an external Grafana");
+        assert_eq!(lost(&[], some, own), none, "a first `up` that was killed after it saved the settings");
+        let switched = lost(&[Role::Grafana], Some(&[("influxdb-url", "http://db:8086")]), own);
+        assert_eq!(switched, none, "InfluxDB was external");
     }
 
     #[test]

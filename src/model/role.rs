@@ -20,6 +20,8 @@ pub(crate) struct ServerFacts {
     pub(crate) title: &'static str,
     port: u16,
     data_path: &'static str,
+    /// The content of its volume, in the plural.
+    pub(crate) data: &'static str,
     /// The default image, without a registry.
     pub(crate) image: &'static str,
     /// The path that answers without a login once the server is ready.
@@ -75,6 +77,7 @@ const INFLUXDB: ServerFacts = ServerFacts {
     title: "InfluxDB",
     port: 8086,
     data_path: "/var/lib/influxdb",
+    data: "metrics",
     image: "influxdb:1.12.4",
     health_path: "/ping",
     health_command: &["CMD", "influx", "-execute", "SHOW DATABASES"],
@@ -109,6 +112,7 @@ const GRAFANA: ServerFacts = ServerFacts {
     title: "Grafana",
     port: 3000,
     data_path: "/var/lib/grafana",
+    data: "users and dashboards",
     image: "grafana/grafana:12.4.10",
     health_path: "/api/health",
     health_command: &[

@@ -70,6 +70,9 @@ pub(crate) struct Status {
     /// Hints about containers that carry the instance's labels but do not belong to it; also contained in `hints`.
     #[serde(skip)]
     pub(crate) lookalikes: Vec<String>,
+    /// Hints about volumes that were deleted; also contained in `hints`.
+    #[serde(skip)]
+    pub(crate) lost_volumes: Vec<String>,
     /// Whether Grafana has the stack's folder, if it was read.
     #[serde(skip)]
     pub(crate) has_folder: Option<bool>,
@@ -328,6 +331,7 @@ impl Status {
             configured_models: named_models(stack, seen),
             clipper_file: clipper_file(stack),
             lookalikes: hints::lookalikes(seen).collect(),
+            lost_volumes: hints::lost_volumes(stack, seen, plan),
             has_folder: seen.grafana_state().and_then(|grafana| match grafana.folder {
                 FolderState::Present { .. } => Some(true),
                 FolderState::Missing => Some(false),

@@ -100,6 +100,9 @@ fn absent(layout: &mut Layout, status: &Status, palette: Palette) {
     if !kept.is_empty() {
         layout.line(&format!("Its data is kept in {}.", volumes(&kept)));
     }
+    for line in &status.lost_volumes {
+        layout.line(&format!("{} {}", palette.strong("hint:"), printable_line(line)));
+    }
     if let Some(engine) = &status.engine {
         layout.line(&palette.faint(&format!("engine: {} ({})", engine.endpoint, engine.chosen_by)));
     }

@@ -102,7 +102,7 @@ async fn converge(
     let mut confirmed: Vec<Question> = Vec::new();
     let mut executed: Vec<ExecutedStep> = Vec::new();
     let mut retries = Retries::new(session.listener());
-    let mut preparations = 0;
+    let (mut is_first, mut preparations) = (true, 0);
     let mut waiting: Option<Instant> = None;
     let mut connections = session.connect();
     loop {
@@ -112,6 +112,9 @@ async fn converge(
         if let Some((resource, blocker)) = plan.blocker() {
             withdraw(session, &mut connections, &seen, &mut executed).await;
             return Err(Error::Blocked { resource, blocker: blocker.clone() }.into());
+        }
+        if std::mem::take(&mut is_first) {
+            warn_about_lost_volumes(session, &seen, &plan);
         }
         if plan.in_sync() {
             warn_at_end(session, &seen, &plan, &executed);
@@ -186,6 +189,12 @@ async fn clear_intended_version(session: &Session, connections: &mut Connections
     }
 }
 
+fn warn_about_lost_volumes(session: &Session, seen: &Observed, plan: &Plan) {
+    for lost in hints::lost_volumes(session.stack(), seen, plan) {
+        session.listener().on(Event::Warning(&lost));
+    }
+}
+
 /// Warns about objects that are kept, and about a loopback that this run exposed to neighbours.
 fn warn_at_end(session: &Session, seen: &Observed, plan: &Plan, executed: &[ExecutedStep]) {
     hints::kept(plan).for_each(|kept| session.listener().on(Event::Warning(&kept)));
@@ -242,6 +251,7 @@ pub(crate) async fn plan_up(session: &Session, options: UpOptions) -> Result<Pre
     let mut connections = session.connect();
     let seen = session.observe(&mut connections, Depth::Servers).await?;
     let plan = plan::up(stack, &seen, options);
+    warn_about_lost_volumes(session, &seen, &plan);
     // No confirmation is requested while there is a blocker.
     let questions = if plan.blocker().is_none() { plan::questions(stack, &seen, &plan) } else { Vec::new() };
     let status = summarize(session, &connections, &seen, &plan, false).await?;

@@ -112,6 +112,30 @@ fn down_keeps_the_data_and_down_with_volumes_does_not() {
 }
 
 #[test]
+fn a_deleted_volume_is_named_before_it_is_created_anew() {
+    let it = Instance::new("lost-volume");
+    let up = it.first_up(&[]).expect(0);
+    assert!(!up.err.contains("does not exist"), "{}", up.err);
+    for (role, other, data) in [("influxdb", "grafana", "metrics"), ("grafana", "influxdb", "users and dashboards")] {
+        it.run(&["down"]).expect(0);
+        docker(&["volume", "rm", &it.container(role)]).unwrap();
+        let lost = format!(
+            "volume {} does not exist, although volume {} does: `up` creates it anew, without earlier {data}",
+            it.container(role),
+            it.container(other)
+        );
+        let status = it.run(&["status"]).expect(3);
+        assert!(status.out.contains(&format!("hint: {lost}")), "{}", status.out);
+        let preview = it.run(&["up", "--dry-run"]).expect(3);
+        assert_eq!(format!("{}{}", preview.out, preview.err).matches(&lost).count(), 1, "{preview:?}");
+        let up = it.run(&["up"]).expect(0);
+        assert_eq!(up.err.matches(&format!("warning: {lost}")).count(), 1, "{}", up.err);
+    }
+    let up = it.run(&["up"]).expect(0);
+    assert!(!up.err.contains("does not exist"), "{}", up.err);
+}
+
+#[test]
 fn a_command_without_options_refers_to_the_same_stack() {
     let it = Instance::new("bare");
     it.first_up(&["--database", "remembered"]).expect(0);
