@@ -33,7 +33,7 @@ use crate::model::schema::{SchemaVersion, Seconds};
 use crate::model::stack::{DesiredContainer, Remembered, Stack};
 use crate::model::text::printable;
 use crate::model::upgrade::Upgrade;
-use crate::reconcile::{Connections, Depth, Session, expect_known_settings, expect_restored};
+use crate::reconcile::{Connections, Depth, Session, expect_instance, expect_known_settings, expect_restored};
 
 /// The prefix of the directory for InfluxDB's own backup while it is copied. Every run has its own
 /// in the data directory, because the root is read-only.
@@ -120,6 +120,7 @@ async fn make(session: &Session, file: &Path, begun: &mut Begun) -> Result<(u64,
     let mut connections = session.connect();
     let seen = session.observe(&mut connections, Depth::Servers).await?;
     expect_restored(stack, &seen)?;
+    expect_instance(stack, &seen)?;
     let influxdb = running(stack, &seen, Role::Influxdb)?;
     if let Some(actual) = seen.grafana.container.ours().filter(|actual| actual.run == RunState::Paused) {
         return Err(paused_by_another(session, &influxdb, &actual.name).await);

@@ -371,6 +371,7 @@ async fn reachable(session: &Session) -> Result<(Influxdb, Observed)> {
     let mut connections = session.connect();
     let seen = session.observe(&mut connections, Depth::Servers).await?;
     crate::reconcile::expect_restored(stack, &seen)?;
+    crate::reconcile::expect_instance(stack, &seen)?;
     let url = stack.url(Role::Influxdb);
     let hint = format!("run `{}`, then try again", stack.command("up"));
     if seen.influxdb.response == ServerResponse::NotTheContainer {

@@ -136,6 +136,7 @@ async fn logs(
     }
     drop(sender);
     if readers.is_empty() {
+        crate::reconcile::expect_instance(stack, &seen)?;
         return Err(no_log(stack, options.role));
     }
     let mut readers = Box::pin(try_join_all(readers));

@@ -152,6 +152,34 @@ pub(super) fn lookalikes(seen: &Observed) -> impl Iterator<Item = String> + '_ {
     })
 }
 
+/// There is no instance of that name; the name may be a typing error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NoInstance {
+    pub(crate) what: String,
+    /// The other instances, and the command that creates this one.
+    pub(crate) hint: String,
+}
+
+/// Whether the engine has nothing of the instance. With an external server, an instance can consist of that alone.
+pub(crate) fn no_instance(stack: &Stack, seen: &Observed) -> Option<NoInstance> {
+    let is_absent = |role: &Role| {
+        let server = seen.server(*role);
+        stack.container(*role).is_some()
+            && server.container == ContainerState::Absent
+            && server.volume == VolumeState::Absent
+    };
+    if !seen.settings.numbers.is_empty() || !Role::ALL.iter().all(is_absent) {
+        return None;
+    }
+    let creation = format!("`{}` creates it", stack.command("up"));
+    let hint = if seen.others.is_empty() {
+        creation
+    } else {
+        format!("other instances on this engine: {} (choose one with --name); {creation}", seen.others.join(", "))
+    };
+    Some(NoInstance { what: format!("no instance called {} exists on this engine", stack.instance), hint })
+}
+
 /// A sentence for each volume that `up` creates although the instance has been set up: its data is lost. A first `up` that
 /// was killed can leave one volume as well. A volume that the remembered settings did not need was never there.
 pub(crate) fn lost_volumes(stack: &Stack, seen: &Observed, plan: &Plan) -> Vec<String> {
@@ -333,6 +361,31 @@ mod tests {
         assert_eq!(left(&[], &[theirs]), None, "it can be the same");
         assert_eq!(left(&[server, ours], &[other, theirs]), None, "another server");
         assert_eq!(left(&[server, ours], &[server, ours]), None);
+    }
+
+    #[test]
+    fn a_name_without_an_instance_leads_to_the_others() {
+        let absent = |change: fn(&mut Stack, &mut Observed)| {
+            let (mut stack, mut seen) = (samples::stack(), samples::observed());
+            for role in Role::ALL {
+                *seen.server_mut(role) = samples::observed_server();
+            }
+            change(&mut stack, &mut seen);
+            no_instance(&stack, &seen)
+        };
+        let alone = absent(|_, _| {}).unwrap();
+        assert_eq!(alone.what, "no instance called x exists on this engine");
+        assert_eq!(alone.hint, "`clipper-metrics up` creates it");
+        let others = absent(|_, seen| seen.others = vec!["a".into(), "b".into()]).unwrap();
+        let expected = "other instances on this engine: a, b (choose one with --name); `clipper-metrics up` creates it";
+        assert_eq!(others.hint, expected);
+        let volume = VolumeState::Ours { user: None, version: None, image: None };
+        assert_eq!(absent(|_, seen| seen.settings.numbers = vec![1]), None);
+        assert_eq!(absent(|stack, _| stack.services.influxdb = samples::external("db", 8086)), None);
+        let mut seen = samples::observed();
+        (seen.influxdb, seen.grafana) = (samples::observed_server(), samples::observed_server());
+        seen.grafana.volume = volume;
+        assert_eq!(no_instance(&samples::stack(), &seen), None);
     }
 
     #[test]

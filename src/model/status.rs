@@ -7,7 +7,7 @@ use super::alerts::AlertRule;
 use super::clipper_file::{ClipperSettings, clipper_file};
 use super::container_config::{Difference, PasswordSource};
 use super::event::ExecutedStep;
-use super::hints;
+use super::hints::{self, NoInstance};
 use super::invocation::Invocation;
 use super::login::SignedInAccount;
 use super::names::names;
@@ -70,6 +70,9 @@ pub(crate) struct Status {
     /// Hints about containers that carry the instance's labels but do not belong to it; also contained in `hints`.
     #[serde(skip)]
     pub(crate) lookalikes: Vec<String>,
+    /// Set if there is no instance of that name.
+    #[serde(skip)]
+    pub(crate) no_instance: Option<NoInstance>,
     /// Hints about volumes that were deleted; also contained in `hints`.
     #[serde(skip)]
     pub(crate) lost_volumes: Vec<String>,
@@ -331,6 +334,7 @@ impl Status {
             configured_models: named_models(stack, seen),
             clipper_file: clipper_file(stack),
             lookalikes: hints::lookalikes(seen).collect(),
+            no_instance: hints::no_instance(stack, seen),
             lost_volumes: hints::lost_volumes(stack, seen, plan),
             has_folder: seen.grafana_state().and_then(|grafana| match grafana.folder {
                 FolderState::Present { .. } => Some(true),

@@ -37,6 +37,7 @@ use crate::influxdb::Influxdb;
 use crate::model::address::{ServerUrl, reachable};
 use crate::model::credentials::Credentials;
 use crate::model::event::{Event, ExecutedStep, Listener};
+use crate::model::hints::{self, NoInstance};
 use crate::model::observed::{ContainerState, ManagedServer, Observed, RunState, StoredSettings, Unreadable};
 use crate::model::plan::{self, Plan, Resource};
 use crate::model::role::{PerRole, Role};
@@ -288,6 +289,14 @@ pub(crate) struct Preview {
 pub(crate) fn expect_restored(stack: &Stack, seen: &Observed) -> Result<()> {
     match plan::unfinished(stack, seen) {
         Some(blocker) => Err(Error::Blocked { resource: Resource::Settings, blocker }),
+        None => Ok(()),
+    }
+}
+
+/// Stops a command that needs an instance if there is none of that name.
+pub(crate) fn expect_instance(stack: &Stack, seen: &Observed) -> Result<()> {
+    match hints::no_instance(stack, seen) {
+        Some(NoInstance { what, hint }) => Err(Error::Absent { what, hint }),
         None => Ok(()),
     }
 }

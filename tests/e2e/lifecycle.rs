@@ -112,6 +112,29 @@ fn down_keeps_the_data_and_down_with_volumes_does_not() {
 }
 
 #[test]
+fn a_name_without_an_instance_is_named_instead_of_a_stopped_server() {
+    let it = Instance::new("typo");
+    it.first_up(&[]).expect(0);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("saved");
+    let name = format!("{}-typo", it.name);
+    for (words, code) in [
+        (&["backup", file.to_str().unwrap()][..], 1),
+        (&["demo"], 1),
+        (&["demo", "--clear"], 1),
+        (&["logs"], 1),
+        (&["doctor"], 3),
+    ] {
+        let ran = Run::new([words, &["--name", &name]].concat()).run().expect(code);
+        let told = format!("{}{}", ran.out, ran.err);
+        assert!(told.contains(&format!("no instance called {name} exists on this engine")), "{words:?}: {told}");
+        assert!(told.contains(&it.name) && told.contains("(choose one with --name"), "{words:?}: {told}");
+        assert!(!told.contains("is not running") && !told.contains("starts it"), "{words:?}: {told}");
+    }
+    assert!(!file.exists());
+}
+
+#[test]
 fn a_deleted_volume_is_named_before_it_is_created_anew() {
     let it = Instance::new("lost-volume");
     let up = it.first_up(&[]).expect(0);

@@ -10,7 +10,7 @@ use crate::model::diagnosis::{
     Check, CheckOutcome, CheckState, OpenedDashboard, PanelAnswer, PanelContent, SourceFault, VariableAnswer,
     VariableContent,
 };
-use crate::model::hints::{install_plugin, way_to_read};
+use crate::model::hints::{NoInstance, install_plugin, way_to_read};
 use crate::model::plan::{Blocker, Finding, Plan, Resource, refused};
 use crate::model::reports::{Reports, SKEW};
 use crate::model::role::Role;
@@ -276,6 +276,9 @@ fn unusable_organisation(plan: &Plan, stack: &Stack) -> Option<CheckOutcome> {
 }
 
 pub(super) fn grafana(status: &Status, plan: &Plan, stack: &Stack) -> CheckOutcome {
+    if let Some(NoInstance { what, hint }) = &status.no_instance {
+        return CheckOutcome::failed(what, hint);
+    }
     let server = &status.servers.grafana;
     let detail = server.detail.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     match server.state {

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::influxdb::Influxdb;
 use crate::influxql::quoted;
 use crate::model::diagnosis::{Check, CheckOutcome, WriteFailure};
+use crate::model::hints::NoInstance;
 use crate::model::invocation::shell_word;
 use crate::model::observed::ServerResponse;
 use crate::model::reports::{SKEW, span};
@@ -147,6 +148,9 @@ impl Examination<'_> {
                 format!("nothing answers at {} in container {container} ({inside}){itself}", target.address()),
                 self.attach(container),
             );
+        }
+        if let Some(NoInstance { what, hint }) = &status.no_instance {
+            return CheckOutcome::failed(what, hint);
         }
         let state = match status.servers.influxdb.state {
             ServerState::Absent => Some("is not running".to_string()),
