@@ -289,6 +289,28 @@ fn a_secret_that_a_user_replaced_or_removed_is_left_to_them() {
 }
 
 #[test]
+fn a_repeated_export_keeps_the_login_to_influxdb() {
+    let home = home_without_engine();
+    let mut record = home.record();
+    let secret = home.write("secret", "at-influxdb");
+    for format in ["swarm", "kubernetes", "provisioning"] {
+        let directory = home.path(format);
+        let external = ["--influxdb-url", "http://127.0.0.1:1", "--data-source-url", "http://db:8086"];
+        let export = |more: &[&str]| {
+            let words = [&["export", format, &directory], &external[..], more].concat();
+            without_engine(&home, &words)
+        };
+        export(&["--influxdb-user", "$me", "--influxdb-password-file", &secret]).expect(0);
+        record.add("the user is missing", export(&[]).expect(2));
+        // InfluxDB moves to a container, which has no users.
+        if format != "provisioning" {
+            without_engine(&home, &["export", format, &directory]).expect(0);
+        }
+    }
+    record.section();
+}
+
+#[test]
 fn a_changed_secret_of_a_swarm_gets_the_next_number() {
     let home = home_without_engine();
     let swarm = home.directory().join("swarm");

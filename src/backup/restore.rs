@@ -171,17 +171,18 @@ pub(crate) async fn restore(
 /// Undoes a failed restore, and adds to its error what is left.
 async fn after_failure(session: &Session, progress: RestoreProgress, error: Error) -> Error {
     let left = match progress {
-        RestoreProgress::Nothing => {
-            let _ = tokio::time::timeout(CLEAN_UP_TIMEOUT, session.finish_changes()).await;
-            Left::Nothing
-        }
+        RestoreProgress::Nothing => Left::Nothing,
         RestoreProgress::Something | RestoreProgress::Data => match undo(session).await {
             Undone::All => Left::Removed,
             Undone::NoRecord if matches!(progress, RestoreProgress::Data) => Left::AllData,
             Undone::NoRecord | Undone::OfAnotherRun => Left::OfAnotherRun,
             Undone::NotAll => Left::Parts,
         },
-        RestoreProgress::Everything => Left::AllData,
+        RestoreProgress::Everything => {
+            // The abandoned step may have been checking an address.
+            let _ = tokio::time::timeout(CLEAN_UP_TIMEOUT, session.finish_changes()).await;
+            Left::AllData
+        }
     };
     let (error, warning) = explained(session.stack(), left, error);
     if let Some(warning) = warning {

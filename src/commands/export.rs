@@ -107,7 +107,7 @@ async fn export(
     let files = format.files(&material)?;
     let keeps_source = material.keeps_source()?;
     if !keeps_source {
-        expect_login(stack, format, directory, view.influxdb_refusal.as_deref())?;
+        expect_login(session, format, directory, view.influxdb_refusal.as_deref())?;
     }
     let subject = Subject { format: format.name, instance: stack.instance.clone(), is_complete: view.is_complete };
     let files = directory::write(directory, &subject, &files)?;
@@ -127,25 +127,33 @@ async fn export(
 
 /// Checks that the data source can sign in to InfluxDB. Its user is not remembered, so it may be missing when an export
 /// is repeated.
-fn expect_login(stack: &Stack, format: &ExportFormat, directory: &Path, refusal: Option<&str>) -> Result<()> {
-    if !stack.data_source.user.is_empty() {
+fn expect_login(session: &Session, format: &ExportFormat, directory: &Path, refusal: Option<&str>) -> Result<()> {
+    let stack = session.stack();
+    if stack.container(Role::Influxdb).is_some() {
         return Ok(());
     }
-    if let Some(earlier) = export::earlier_user(stack, directory)? {
-        let password = if format.servers == ExportServers::New { " and --influxdb-password-file" } else { "" };
+    let has_user = !stack.data_source.user.is_empty();
+    let earlier = if has_user { None } else { export::earlier_user(stack, directory)? };
+    if let Some(earlier) = earlier {
+        let (password, elsewhere) = if format.servers == ExportServers::New {
+            (" and --influxdb-password-file", " with the password of the existing Grafana (--grafana-password-file)")
+        } else {
+            ("", "")
+        };
         return Err(Error::usage(
             format!(
                 "the earlier export to {} signs in to InfluxDB as {earlier:?}, and no user was supplied",
                 directory.display()
             ),
             format!(
-                "use{}{password}, or export without a login to a directory that does not exist",
+                "add{}{password}; without a login, export to a directory that does not exist{elsewhere}",
                 typed_option("--influxdb-user", &earlier)
             ),
         ));
     }
-    // A chosen address may lead to a proxy that signs in.
-    let refusal = refusal.filter(|_| !stack.data_source.is_url_chosen);
+    // A chosen address may lead to a proxy that signs in, and a user's password may be known only where the files are used.
+    let has_sent_all = !has_user || session.influxdb_password().is_some();
+    let refusal = refusal.filter(|_| has_sent_all && !stack.data_source.is_url_chosen);
     refusal.map_or(Ok(()), |message| {
         let blocker = plan::refused(stack, Role::Influxdb, &stack.url(Role::Influxdb).to_string(), message);
         Err(Error::Blocked { resource: Resource::Server(Role::Influxdb), blocker })

@@ -227,6 +227,8 @@ pub(super) async fn confirm_loss(context: &Context<'_>, yes: bool, question: &Qu
 /// Runs a future until it completes or an interruption comes first.
 pub(super) async fn unless_interrupted<T>(doing: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
+        // It may block until it waits for the first time, and a signal ends the process until then.
+        biased;
         result = doing => result,
         () = interrupted() => Err(Error::Interrupted { hint: "nothing was changed: run the same command again".into() }),
     }

@@ -39,7 +39,7 @@ pub(crate) struct UpArguments {
 }
 
 /// How long an interrupted run waits for the engine to remove a container that checks an address.
-const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(2);
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(context: &Context<'_>, arguments: &UpArguments) -> Result<Exit> {
     let session = unless_interrupted(session::open(context, Access::of(arguments.dry_run))).await?;

@@ -174,10 +174,10 @@ impl Docker {
     }
 
     /// Waits until the engine has answered the changes of an interrupted caller, and removed its containers that check an
-    /// address.
+    /// address; at most as long as for a request.
     pub(crate) async fn finish_changes(&self) {
         self.changes.close();
-        self.changes.wait().await;
+        let _ = tokio::time::timeout(REQUEST_TIMEOUT, self.changes.wait()).await;
     }
 
     /// Like [`Self::call`], but `None` if the object does not exist.

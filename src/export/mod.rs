@@ -205,17 +205,16 @@ struct EarlierSources {
 /// [`Error::Io`] if the file cannot be read.
 pub(crate) fn earlier_user(stack: &Stack, directory: &Path) -> Result<Option<String>> {
     let file = source_file(stack);
+    let mut texts = Vec::new();
     for path in [format!("{FOLDER}/{file}"), file] {
-        let Some(text) = directory::read(directory, &path)? else { continue };
-        // An unreadable file was edited by a user, which stops the export later.
-        let sources = serde_saphyr::from_str::<EarlierSources>(&text).ok().map(|file| file.datasources);
-        let mut users = sources.into_iter().flatten().map(|source| source.user).filter(|user| !user.is_empty());
-        if let Some(user) = users.next() {
-            // A literal $ is escaped.
-            return Ok(Some(user.replace("$$", "$")));
-        }
+        texts.extend(directory::read(directory, &path)?);
     }
-    Ok(None)
+    texts.extend(kubernetes::earlier_source(stack, directory)?);
+    // An unreadable file was edited by a user, which stops the export later.
+    let sources = texts.iter().filter_map(|text| serde_saphyr::from_str::<EarlierSources>(text).ok());
+    let user = sources.flat_map(|file| file.datasources).map(|source| source.user).find(|user| !user.is_empty());
+    // A literal $ is escaped.
+    Ok(user.map(|user| user.replace("$$", "$")))
 }
 
 /// The path of the data source's file.

@@ -54,6 +54,8 @@ const SCRIPTS: &str = "/restore";
 const RESTORE_STAYS: u32 = 86_400;
 /// The time in seconds for which a completed Job is kept.
 const JOB_STAYS: u32 = 86_400;
+/// The file with Grafana's files.
+const CONFIG_MAPS: &str = "provisioning.yaml";
 /// The size limit of a ConfigMap.
 const CONFIG_MAP_LIMIT: usize = 1 << 20;
 
@@ -107,7 +109,7 @@ fn manifests(material: &Material<'_>) -> Result<Vec<ExportFile>> {
         let digest: String = provisioned.iter().map(|file| format!("{}\n{}", file.path, file.content)).collect();
         all.push(("grafana.yaml", grafana(material, spec, &sources, &fingerprint(digest.as_bytes()))));
     }
-    all.push(("provisioning.yaml", maps));
+    all.push((CONFIG_MAPS, maps));
     // The cluster keeps objects of earlier exports, so all carry the hash of their export.
     let content: String = all.iter().flat_map(|(_, objects)| objects).map(Value::to_string).collect();
     let content_hash = fingerprint(content.as_bytes());
@@ -257,6 +259,23 @@ fn metadata(stack: &Stack, name: &str, role: Role) -> Value {
     json!({"name": name, "labels": all})
 }
 
+/// The key of a file in a ConfigMap.
+fn key(path: &str) -> String {
+    path.replace('/', ".")
+}
+
+/// The file of the data source in an earlier export.
+pub(super) fn earlier_source(stack: &Stack, folder: &Path) -> Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct Map {
+        #[serde(default)]
+        data: BTreeMap<String, String>,
+    }
+    let text = directory::read(folder, CONFIG_MAPS)?.unwrap_or_default();
+    let maps = text.split("\n---\n").filter_map(|map| serde_saphyr::from_str::<Map>(map).ok());
+    Ok(maps.flat_map(|map| map.data).find_map(|(name, text)| (name == key(&super::source_file(stack))).then_some(text)))
+}
+
 /// Grafana's files: one ConfigMap for provisioning, one for each dashboard, and the mount of every file.
 fn config_maps(stack: &Stack, files: &[ProvisionedFile]) -> Result<(Vec<Value>, Vec<Value>)> {
     let name = format!("{}-provisioning", object(stack, Role::Grafana));
@@ -268,7 +287,7 @@ fn config_maps(stack: &Stack, files: &[ProvisionedFile]) -> Result<(Vec<Value>, 
                 "split that dashboard",
             ));
         }
-        let key = path.replace('/', ".");
+        let key = key(path);
         let at = if *is_dashboard {
             maps.push((format!("{}-dashboard-{}", object(stack, Role::Grafana), maps.len()), Map::new(), Vec::new()));
             maps.len() - 1
