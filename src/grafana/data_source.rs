@@ -125,6 +125,12 @@ impl DataSource {
         self.settings_in_use(|name| name == AUTHORITY || is_other_setting(name))
     }
 
+    /// The settings that a file contains. With basic authentication, which needs a secret, there is no file.
+    pub(super) fn for_file(self) -> Self {
+        let with_credentials = self.with_credentials.filter(|is_on| *is_on);
+        Self { basic_auth: None, basic_auth_user: None, with_credentials, ..self }
+    }
+
     /// Without those settings.
     pub(super) fn without_connection(mut self) -> Self {
         self.json_data.retain(|name, _| !is_other_setting(name) && name != AUTHORITY);

@@ -317,7 +317,7 @@ fn data_source(target: &ProvisioningTarget<'_>, present: &GrafanaExport) -> Valu
         // An earlier file provides it, and Grafana follows that file.
         let has_secrets = !present.settings_with_secrets().is_empty();
         let present = if has_secrets { present.clone().without_connection() } else { present.clone() };
-        source.keep_settings(present, true);
+        source.keep_settings(present.for_file(), true);
     }
     let mut source = json!(source);
     escape_variables(&mut source);

@@ -264,7 +264,7 @@ fn two_instances_run_side_by_side_and_list_each_other() {
 fn the_log_of_each_server_is_shown() {
     let it = Instance::new("logs");
     let absent = it.run(&["logs"]).expect(1);
-    assert!(absent.err.contains("no container") && absent.err.contains("clipper-metrics up"), "{}", absent.err);
+    assert!(absent.err.contains("no instance called") && absent.err.contains("clipper-metrics up"), "{}", absent.err);
     it.first_up(&[]).expect(0);
     let both = it.run(&["logs", "--tail", "5"]).expect(0);
     assert!(both.out.contains("influxdb | ") && both.out.contains("grafana  | "), "{}", both.out);
