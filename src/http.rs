@@ -376,7 +376,7 @@ fn reason(error: &reqwest::Error) -> String {
         return untrusted(why);
     }
     if let Some(rustls::Error::InvalidMessage(_)) = cause.downcast_ref() {
-        return "the answer is not TLS: check whether its address begins with http://".into();
+        return "it does not use TLS (does its address begin with http://?)".into();
     }
     let text = excerpt(&cause.to_string(), 200);
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()

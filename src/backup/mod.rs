@@ -94,7 +94,7 @@ pub(crate) async fn backup(session: &Session, file: &Path, stop: impl Future<Out
         influxdb: manifest.influxdb,
         grafana: manifest.grafana,
         restore: session.stack().command(&format!(
-            "restore {} --name {}-2",
+            "restore {} --name {:.38}-2",
             shell_path(file),
             session.stack().instance
         )),

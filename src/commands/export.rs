@@ -154,10 +154,12 @@ fn expect_login(session: &Session, format: &ExportFormat, directory: &Path, refu
     // A chosen address may lead to a proxy that signs in, and a user's password may be known only where the files are used.
     let has_sent_all = !has_user || session.influxdb_password().is_some();
     let refusal = refusal.filter(|_| has_sent_all && !stack.data_source.is_url_chosen);
-    refusal.map_or(Ok(()), |message| {
-        let blocker = plan::refused(stack, Role::Influxdb, &stack.url(Role::Influxdb).to_string(), message);
-        Err(Error::Blocked { resource: Resource::Server(Role::Influxdb), blocker })
-    })
+    refusal.map_or(Ok(()), |message| Err(influxdb_refused(stack, message)))
+}
+
+fn influxdb_refused(stack: &Stack, message: &str) -> Error {
+    let blocker = plan::refused(stack, Role::Influxdb, &stack.url(Role::Influxdb).to_string(), message);
+    Error::Blocked { resource: Resource::Server(Role::Influxdb), blocker }
 }
 
 /// Reports the data source's settings that the files do not contain. With `keeps_source`, they have no data source.
@@ -402,6 +404,9 @@ fn expect_usable(stack: &Stack, seen: &Observed, servers: ExportServers) -> Resu
     });
     if let Some((resource, blocker)) = clash.filter(|_| servers != ExportServers::New) {
         return Err(Error::Blocked { resource, blocker });
+    }
+    if let (ServerResponse::Refusing(message), ExportServers::Instance) = (&seen.influxdb.response, servers) {
+        return Err(influxdb_refused(stack, message));
     }
     if servers == ExportServers::Instance && !plan.in_sync() {
         return Err(Error::Absent {

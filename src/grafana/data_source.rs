@@ -125,8 +125,10 @@ impl DataSource {
         self.settings_in_use(|name| name == AUTHORITY || is_other_setting(name))
     }
 
-    /// The settings that a file contains. With basic authentication, which needs a secret, there is no file.
-    pub(super) fn for_file(self) -> Self {
+    /// The settings that a file can contain.
+    pub(super) fn for_file(mut self) -> Self {
+        let secret: Vec<String> = self.settings_with_secrets().into_iter().map(String::from).collect();
+        self.json_data.retain(|name, _| !secret.contains(name));
         let with_credentials = self.with_credentials.filter(|is_on| *is_on);
         Self { basic_auth: None, basic_auth_user: None, with_credentials, ..self }
     }

@@ -314,10 +314,7 @@ fn data_source(target: &ProvisioningTarget<'_>, present: &GrafanaExport) -> Valu
     let mut source = DataSource::new(target.source);
     source.is_default = present.is_default;
     if let Some(present) = &present.source {
-        // An earlier file provides it, and Grafana follows that file.
-        let has_secrets = !present.settings_with_secrets().is_empty();
-        let present = if has_secrets { present.clone().without_connection() } else { present.clone() };
-        source.keep_settings(present.for_file(), true);
+        source.keep_settings(present.clone().for_file(), true);
     }
     let mut source = json!(source);
     escape_variables(&mut source);

@@ -171,7 +171,7 @@ pub(crate) fn no_instance(stack: &Stack, seen: &Observed) -> Option<NoInstance> 
     if !seen.settings.numbers.is_empty() || !Role::ALL.iter().all(is_absent) {
         return None;
     }
-    let creation = format!("`{}` creates it", stack.command("up"));
+    let creation = format!("`{}` creates {}", stack.command("up"), stack.instance);
     let hint = if seen.others.is_empty() {
         creation
     } else {
@@ -375,9 +375,9 @@ mod tests {
         };
         let alone = absent(|_, _| {}).unwrap();
         assert_eq!(alone.what, "no instance called x exists on this engine");
-        assert_eq!(alone.hint, "`clipper-metrics up` creates it");
+        assert_eq!(alone.hint, "`clipper-metrics up` creates x");
         let others = absent(|_, seen| seen.others = vec!["a".into(), "b".into()]).unwrap();
-        let expected = "other instances on this engine: a, b (choose one with --name); `clipper-metrics up` creates it";
+        let expected = "other instances on this engine: a, b (choose one with --name); `clipper-metrics up` creates x";
         assert_eq!(others.hint, expected);
         let volume = VolumeState::Ours { user: None, version: None, image: None };
         assert_eq!(absent(|_, seen| seen.settings.numbers = vec![1]), None);

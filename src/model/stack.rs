@@ -464,8 +464,8 @@ impl MadeFor {
         self.url == other.url && self.database == other.database && !self.is_on_another_machine(other)
     }
 
-    /// Whether the addresses are on the loopback of two machines, as far as both have fingerprints of one kind. A host name
-    /// decides only without a better kind.
+    /// Whether the addresses are on the loopback of two machines: a fingerprint of a kind that both have differs, or they
+    /// have no kind in common. A host name decides only without a better kind.
     #[must_use]
     pub(crate) fn is_on_another_machine(&self, other: &Self) -> bool {
         let (Some(one), Some(other)) = (&self.machine, &other.machine) else { return false };
