@@ -666,7 +666,8 @@ fn a_watch_on_a_terminal_writes_lines_into_a_file() {
     let out = it.directory().join("out");
     let run = it.command(&["status", "--watch"]);
     let words: Vec<String> = run.arguments.iter().map(|word| format!("'{word}'")).collect();
-    let typed = format!("exec {} {} > {}", crate::support::run::program(), words.join(" "), out.display());
+    let (program, id) = (crate::support::run::program(), it.path("id"));
+    let typed = format!("echo $$ > '{id}'; exec {program} {} > '{}'", words.join(" "), out.display());
     let mut terminal = std::process::Command::new("script");
     terminal.args(["--quiet", "--return", "--command", &typed, "/dev/null"]).envs(&run.environment);
     terminal.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
@@ -676,7 +677,9 @@ fn a_watch_on_a_terminal_writes_lines_into_a_file() {
     it.ask("DELETE", "/api/dashboards/uid/clipper-metrics", None);
     crate::support::eventually("the change", Duration::from_secs(20), || text().lines().count() == 2);
     assert!(!text().contains('\u{1b}') && text().contains("dashboard"), "{:?}", text());
-    let _ = terminal.kill();
+    // Under `nohup`, a closed terminal does not end it.
+    let ended = std::process::Command::new("kill").args(["-INT", it.read("id").trim()]).status().unwrap();
+    assert!(ended.success());
     let _ = terminal.wait();
 }
 
