@@ -9,8 +9,7 @@ use futures_util::future::try_join_all;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 
-use super::context::Context;
-use super::context::written;
+use super::context::{Context, written};
 use super::inputs::SettingsScope;
 use super::session::{self, Access};
 use super::terminal::{interrupted, reader_gone};

@@ -2,8 +2,7 @@
 
 use clap::Args;
 
-use super::context::Context;
-use super::context::written;
+use super::context::{Context, written};
 use super::inputs::{SettingsScope, read_inputs};
 use super::session::{self, Access};
 use super::terminal::{interrupted, reader_gone};

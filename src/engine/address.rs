@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 use bollard::models::{ContainerCreateBody, ContainerSummary, HostConfig, PortBinding};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder};
@@ -13,8 +12,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::create::binding;
 use super::errors::translate;
 use super::listing::name_of;
-use super::{Docker, ENDING_TIMEOUT, labels};
-use crate::backoff::pause;
+use super::{Docker, ask_until_ended, labels};
 use crate::error::{Error, Refusal, Result};
 use crate::model::role::Role;
 use crate::model::stack::DesiredContainer;
@@ -51,18 +49,11 @@ impl Drop for CheckingContainer {
 
 /// Removes such a container. If that fails, it is a leftover, which another run removes.
 async fn remove_abandoned(client: bollard::Docker, id: String) {
-    let (deadline, mut backoff) = (Instant::now() + ENDING_TIMEOUT, Duration::from_millis(20));
-    loop {
+    let remove = async || {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        let removed = client.remove_container(&id, Some(options)).await;
-        // Podman cannot remove a container at the moment when it exits.
-        let is_ending = removed
-            .is_err_and(|error| matches!(translate(REMOVAL, &error), Error::Docker { refusal: Refusal::Ending, .. }));
-        if !is_ending || Instant::now() >= deadline {
-            return;
-        }
-        pause(&mut backoff).await;
-    }
+        client.remove_container(&id, Some(options)).await.map_err(|error| translate(REMOVAL, &error))
+    };
+    let _ = ask_until_ended(remove).await;
 }
 
 impl Docker {

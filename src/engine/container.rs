@@ -123,7 +123,7 @@ impl Docker {
             let options = RemoveContainerOptionsBuilder::default().force(true).v(volumes).build();
             self.find(doing, self.client.remove_container(id, Some(options))).await
         };
-        match self.ask_until_ended(remove).await {
+        match super::ask_until_ended(remove).await {
             Err(Error::Docker { refusal: Refusal::BeingRemoved, .. }) => self.await_removal(id).await,
             result => result.map(drop),
         }

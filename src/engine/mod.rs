@@ -187,25 +187,25 @@ impl Docker {
 
     async fn inspect(&self, doing: &str, id: &str) -> Result<ContainerInspectResponse> {
         let inspect = async || self.call(doing, podman::readable(self.client.inspect_container(id, None))).await;
-        self.ask_until_ended(inspect).await
+        ask_until_ended(inspect).await
     }
 
     /// The same, but `None` if the container does not exist.
     async fn find_by_id(&self, doing: &str, id: &str) -> Result<Option<ContainerInspectResponse>> {
         if_found(self.inspect(doing, id).await)
     }
+}
 
-    /// Repeats a request: Podman fails to inspect or list a container at the moment it exits.
-    async fn ask_until_ended<T>(&self, ask: impl AsyncFn() -> Result<T>) -> Result<T> {
-        let deadline = Instant::now() + ENDING_TIMEOUT;
-        let mut backoff = Duration::from_millis(20);
-        loop {
-            match ask().await {
-                Err(Error::Docker { refusal: Refusal::Ending, .. }) if Instant::now() < deadline => {
-                    crate::backoff::pause(&mut backoff).await;
-                }
-                result => return result,
+/// Repeats a request: Podman fails to inspect, list or remove a container at the moment it exits.
+async fn ask_until_ended<T, F: Future<Output = Result<T>>>(ask: impl Fn() -> F) -> Result<T> {
+    let deadline = Instant::now() + ENDING_TIMEOUT;
+    let mut backoff = Duration::from_millis(20);
+    loop {
+        match ask().await {
+            Err(Error::Docker { refusal: Refusal::Ending, .. }) if Instant::now() < deadline => {
+                crate::backoff::pause(&mut backoff).await;
             }
+            result => return result,
         }
     }
 }

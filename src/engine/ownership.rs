@@ -104,7 +104,7 @@ impl Docker {
             let all = ListContainersOptionsBuilder::default().all(true).build();
             self.call("list containers", podman::readable(self.client.list_containers(Some(all)))).await
         };
-        self.ask_until_ended(list).await
+        super::ask_until_ended(list).await
     }
 }
 
